@@ -1,0 +1,294 @@
+"""CFNet for nnU-Net: the whole network's path, 2D and 3D, on any nnU-Net plan.
+
+    x -> split by modality group -> encoder 1, encoder 2        (encoders.py)
+      -> cross-attention fusion at every scale                  (fusion.py)
+      -> multi-scale context on the deepest scale               (context.py)
+      -> coarse-to-fine decoder with communication gates, heads (decoder.py)
+
+Paper: Cheng, Zheng, Wang: "CFNet: Automatic multi-modal brain tumor segmentation through hierarchical
+coarse-to-fine fusion and feature communication", Biomedical Signal Processing and Control, 2025, 106876,
+doi:10.1016/j.bspc.2024.106876.
+
+Departures from the paper, beside those that each part's docstring names:
+- The encoders are the plan's (plain or residual), not ImageNet ResNet-50s, and start at full resolution. Fusion by
+  attention starts, as published, at the finest scale of stride 2; at full resolution, which the published network
+  does not have, the two encoders' features are concatenated and no gate is used.
+- Norms, non-linearities, kernels and strides are the plan's. Two encoders of the plan's width would need 3 to 4.5
+  times its activation memory, so fine stages have half the width (encoders.default_encoder_features).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from dynamic_network_architectures.architectures.abstract_arch import AbstractDynamicNetworkArchitectures
+from dynamic_network_architectures.building_blocks.helper import maybe_convert_scalar_to_list
+from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
+from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
+from dynamic_network_architectures.initialization.weight_init import InitWeights_He, init_last_bn_before_add_to_0
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
+
+from nnunetv2_cfnet.architecture.context import MultiScaleContext
+from nnunetv2_cfnet.architecture.decoder import CoarseToFineDecoder, CommunicationGate, OpenGate
+from nnunetv2_cfnet.architecture.encoders import DualEncoder, default_encoder_features, default_modality_groups
+from nnunetv2_cfnet.architecture.fusion import (
+    ConcatenationFusion,
+    CrossAttentionFusion,
+    LinearMerge,
+    PlainConcatenation,
+    ResidualMerge,
+)
+
+# Raised whenever a plans file of the version before would build a network that its checkpoints do not fit.
+ARCHITECTURE_VERSION = 1
+MAX_HEADS = 8  # the published heads are 1, 2, 4, 8 from the finest fused scale on
+DILATIONS = (1, 2, 3, 4)  # of the published context module's branches
+FUSIONS = ("cross_attention", "concatenation")
+MERGES = ("linear", "residual")
+
+
+class CFNet(AbstractDynamicNetworkArchitectures):
+    """Dual-encoder fusion network with the constructor of nnU-Net's U-Nets.
+
+    Every argument can be carried by a plans file, so that nnU-Net's get_network_from_plans builds it. The last ones
+    are CFNet's own and have defaults. Lists are finest stage first, those of the decoder coarsest first.
+
+    Args:
+        input_channels: channels of the input, those of a cascade's previous stage included.
+        n_stages: number of scales, at least 2.
+        features_per_stage: the plan's widths: of the fused maps and the decoder.
+        conv_op: nn.Conv2d or nn.Conv3d.
+        kernel_sizes: one for each stage.
+        strides: one for each stage.
+        num_classes: output channels.
+        n_conv_per_stage_decoder: convs of each decoder block.
+        n_conv_per_stage: convs of each encoder stage: makes plain encoders.
+        n_blocks_per_stage: residual blocks of each encoder stage: makes residual encoders.
+        conv_bias: biases in nnU-Net's convs.
+        norm_op: norm of every part; None for none.
+        norm_op_kwargs: its arguments.
+        dropout_op: dropout of nnU-Net's convs; None for none.
+        dropout_op_kwargs: its arguments.
+        nonlin: non-linearity of every part; None for none.
+        nonlin_kwargs: its arguments.
+        deep_supervision: return the logits of every scale.
+        nonlin_first: conv, nonlin, norm in plain encoders and the decoder.
+        architecture_version: version that a plans file was written for.
+        modality_groups: two lists of input channels; None: see encoders.default_modality_groups.
+        encoder_features_per_stage: widths of each encoder; None: see encoders.default_encoder_features.
+        fusion: "cross_attention", or "concatenation" followed by a 1x1 conv.
+        fusion_merge: how attention's results are joined, "linear" or as published, "residual".
+        fusion_heads: attention heads for each stage (of no effect where features are concatenated); None: as
+            published, 1, 2, 4, 8 from the finest fused scale on, lowered to divide the encoder's width.
+        context: multi-scale context module on the deepest scale.
+        context_dilations: of its branches, a value an axis; None: 1 to 4 on each axis.
+        communication: gates on the skips of the fused scales.
+        recompute: recompute fusion and gates in backward instead of saving what they hold. Networks with BatchNorm
+            never recompute: their running statistics would be updated twice.
+
+    Shape:
+        (B, input_channels, *S), S divisible by the product of the strides -> (B, num_classes, *S), or with
+        deep_supervision the list of n_stages - 1 of them, finest first.
+
+    Raises:
+        ValueError: arguments that do not fit each other, or another architecture version; names the argument.
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        n_stages: int,
+        features_per_stage: int | Sequence[int],
+        conv_op: type[_ConvNd],
+        kernel_sizes: int | Sequence,
+        strides: int | Sequence,
+        num_classes: int,
+        n_conv_per_stage_decoder: int | Sequence[int],
+        n_conv_per_stage: int | Sequence[int] | None = None,
+        n_blocks_per_stage: int | Sequence[int] | None = None,
+        conv_bias: bool = False,
+        norm_op: type[nn.Module] | None = None,
+        norm_op_kwargs: dict | None = None,
+        dropout_op: type[_DropoutNd] | None = None,
+        dropout_op_kwargs: dict | None = None,
+        nonlin: type[nn.Module] | None = None,
+        nonlin_kwargs: dict | None = None,
+        deep_supervision: bool = False,
+        nonlin_first: bool = False,
+        architecture_version: int = ARCHITECTURE_VERSION,
+        modality_groups: Sequence[Sequence[int]] | None = None,
+        encoder_features_per_stage: Sequence[int] | None = None,
+        fusion: str = "cross_attention",
+        fusion_merge: str = "linear",
+        fusion_heads: Sequence[int] | None = None,
+        context: bool = True,
+        context_dilations: Sequence[Sequence[int]] | None = None,
+        communication: bool = True,
+        recompute: bool = True,
+    ) -> None:
+        super().__init__()
+        if architecture_version != ARCHITECTURE_VERSION:
+            raise ValueError(
+                f"architecture_version={architecture_version}: these plans were made for another CFNet; this "
+                f"nnunetv2_cfnet builds version {ARCHITECTURE_VERSION}. Install the nnunetv2_cfnet release that made "
+                "them, or train anew from the dataset's own plans."
+            )
+        if (n_conv_per_stage is None) == (n_blocks_per_stage is None):
+            raise ValueError(
+                f"n_conv_per_stage={n_conv_per_stage} and n_blocks_per_stage={n_blocks_per_stage}: give exactly one, "
+                "the first for plain encoders, the second for residual ones."
+            )
+        if n_stages < 2:
+            raise ValueError(f"n_stages={n_stages}: the decoder needs at least 2 scales.")
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion={fusion!r} is unknown; choose one of {FUSIONS}.")
+        if fusion_merge not in MERGES:
+            raise ValueError(f"fusion_merge={fusion_merge!r} is unknown; choose one of {MERGES}.")
+
+        def per_stage(name: str, value: int | Sequence, length: int = n_stages) -> list:
+            values = [value] * length if isinstance(value, int) else list(value)
+            if len(values) != length:
+                raise ValueError(f"{name}={values} has {len(values)} entries; n_stages={n_stages} asks for {length}.")
+            return values
+
+        features = per_stage("features_per_stage", features_per_stage)
+        kernel_sizes = [
+            maybe_convert_scalar_to_list(conv_op, kernel) for kernel in per_stage("kernel_sizes", kernel_sizes)
+        ]
+        strides = [maybe_convert_scalar_to_list(conv_op, stride) for stride in per_stage("strides", strides)]
+        widths = per_stage(
+            "encoder_features_per_stage", encoder_features_per_stage or default_encoder_features(features, strides)
+        )
+        attended = attended_stages(strides)
+        heads = per_stage("fusion_heads", fusion_heads or default_fusion_heads(widths, strides))
+        dilations = context_dilations or [[dilation] * len(strides[0]) for dilation in DILATIONS]
+        recompute = recompute and not (norm_op is not None and issubclass(norm_op, _BatchNorm))
+
+        norm = nn.Identity if norm_op is None else partial(norm_op, **(norm_op_kwargs or {}))
+        activation = nn.Identity if nonlin is None else partial(nonlin, **(nonlin_kwargs or {}))
+        blocks = {
+            "conv_bias": conv_bias,
+            "norm_op": norm_op,
+            "norm_op_kwargs": norm_op_kwargs,
+            "dropout_op": dropout_op,
+            "dropout_op_kwargs": dropout_op_kwargs,
+            "nonlin": nonlin,
+            "nonlin_kwargs": nonlin_kwargs,
+        }
+        encoder_kwargs = {
+            "n_stages": n_stages,
+            "features_per_stage": widths,
+            "conv_op": conv_op,
+            "kernel_sizes": kernel_sizes,
+            "strides": strides,
+            **blocks,
+        }
+        if n_blocks_per_stage is None:
+            encoder_class: type[nn.Module] = PlainConvEncoder
+            encoder_kwargs |= {
+                "n_conv_per_stage": per_stage("n_conv_per_stage", n_conv_per_stage),
+                "nonlin_first": nonlin_first,
+            }
+        else:
+            encoder_class = ResidualEncoder
+            encoder_kwargs["n_blocks_per_stage"] = per_stage("n_blocks_per_stage", n_blocks_per_stage)
+
+        def make_fusion(stage: int) -> nn.Module:
+            width, channels = widths[stage], features[stage]
+            if not attended[stage] and 2 * width == channels:
+                return PlainConcatenation()
+            if not attended[stage] or fusion == "concatenation":
+                return ConcatenationFusion(conv_op, width, channels, norm=norm, nonlin=activation)
+            if fusion_merge == "linear":
+                merge: nn.Module = LinearMerge(conv_op, width, channels, norm=norm, nonlin=activation)
+            else:
+                merge = ResidualMerge(conv_op, width, channels, token_norm=norm, norm=norm, nonlin=activation)
+            return CrossAttentionFusion(
+                conv_op, width, heads[stage], merge=merge, nonlin=activation, recompute=recompute
+            )
+
+        def make_gate(stage: int) -> nn.Module:
+            if communication and attended[stage]:
+                return CommunicationGate(
+                    conv_op, features[stage], kernel_size=1, norm=norm, nonlin=activation, recompute=recompute
+                )
+            return OpenGate()
+
+        self.encoder = DualEncoder(
+            input_channels, modality_groups or default_modality_groups(input_channels), encoder_class, encoder_kwargs
+        )
+        self.fusion = nn.ModuleList(make_fusion(stage) for stage in range(n_stages))
+        self.context = (
+            MultiScaleContext(
+                conv_op, features[-1], kernel_size=kernel_sizes[-1], dilations=dilations, norm=norm, nonlin=activation
+            )
+            if context
+            else nn.Identity()
+        )
+        self.decoder = CoarseToFineDecoder(
+            SimpleNamespace(
+                output_channels=features, conv_op=conv_op, kernel_sizes=kernel_sizes, strides=strides, **blocks
+            ),
+            num_classes,
+            per_stage("n_conv_per_stage_decoder", n_conv_per_stage_decoder, n_stages - 1),
+            deep_supervision,
+            gates=[make_gate(stage) for stage in range(n_stages - 1)],
+            nonlin_first=nonlin_first,
+        )
+
+        # where DNA looks for the encoder, its stem and the convs that see the input
+        stem = "stages.0.0.convs.0" if n_blocks_per_stage is None else "stem.convs.0"
+        self.key_to_encoder = "encoder"
+        self.key_to_stem = f"encoder.first.{stem}"
+        self.keys_to_in_proj = tuple(
+            f"encoder.{group}.{stem}.{conv}" for group in ("first", "second") for conv in ("conv", "all_modules.0")
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        first, second = self.encoder(x)
+        fused = [fuse(*pair) for fuse, *pair in zip(self.fusion, first, second, strict=True)]
+        fused[-1] = self.context(fused[-1])
+        return self.decoder(fused)
+
+    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
+        """Values in the feature maps of one sample, counted as nnU-Net's planner counts those of its U-Nets.
+
+        Args:
+            input_size: the spatial size, without batch and channels.
+        """
+        size, fused = np.asarray(input_size), 0
+        for fusion, channels, stride in zip(
+            self.fusion, self.decoder.encoder.output_channels, self.decoder.encoder.strides, strict=True
+        ):
+            size = size // np.asarray(stride)
+            if not isinstance(fusion, PlainConcatenation):
+                fused += int(channels * np.prod(size))
+        return (
+            self.encoder.compute_conv_feature_map_size(input_size)
+            + fused
+            + self.decoder.compute_conv_feature_map_size(input_size)
+        )
+
+    @staticmethod
+    def initialize(module: nn.Module) -> None:
+        """nnU-Net's initialisation: He, and residual blocks start as identities."""
+        InitWeights_He(1e-2)(module)
+        init_last_bn_before_add_to_0(module)
+
+
+def attended_stages(strides: Sequence[Sequence[int]]) -> list[bool]:
+    """Whether a stage is fused by attention: below full resolution, as published."""
+    return [bool(stride > 1) for stride in np.cumprod(strides, axis=0).max(axis=1)]
+
+
+def default_fusion_heads(widths: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
+    """1, 2, 4, 8, 8, .. from the finest fused stage on, each lowered to a divisor of the encoder's width."""
+    levels = np.cumsum(attended_stages(strides)) - 1
+    return [
+        int(np.gcd(min(2 ** max(0, int(level)), MAX_HEADS), width)) for level, width in zip(levels, widths, strict=True)
+    ]

@@ -1,0 +1,210 @@
+"""Coarse-to-fine decoder: scales communicate through gates on their way up to full resolution."""
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from nnunetv2_cfnet.architecture.recompute import runner
+
+
+class CommunicationGate(nn.Module):
+    """The deep map says where the shallow one counts: s * A, A = sigma(N(W phi([s, e]))).
+
+    Source: paper, feature communication (DESIGN section 1).
+    Departures: no ReLU before the sigmoid (published, `rectify`), which would keep A from going below 0.5; in CFNet
+    W is a 1x1 conv (published 3x3), since a dense 3x3x3 one costs as much as the decoder stage itself.
+
+    Args:
+        conv_op: nn.Conv2d or nn.Conv3d.
+        channels: C of each input.
+        kernel_size: of W, odd.
+        norm: makes N for a number of channels.
+        nonlin: makes phi.
+        rectify: put a ReLU before the sigmoid.
+        recompute: recompute in backward instead of saving what the module holds.
+
+    Shape:
+        s, e: two of (B, C, *S) -> (B, C, *S).
+    """
+
+    def __init__(
+        self,
+        conv_op: type[_ConvNd],
+        channels: int,
+        kernel_size: int,
+        norm: Callable[[int], nn.Module],
+        nonlin: Callable[[], nn.Module],
+        rectify: bool = False,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(
+            nonlin(),
+            conv_op(2 * channels, channels, kernel_size, padding=kernel_size // 2),
+            norm(channels),
+            nn.ReLU() if rectify else nn.Identity(),
+            nn.Sigmoid(),
+        )
+        self.run = runner(recompute)
+
+    def forward(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
+        return self.run(self._open, shallow, deep)
+
+    def _open(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
+        return shallow * self.attention(torch.cat((shallow, deep), dim=1))
+
+
+class OpenGate(nn.Module):
+    """A = 1: hands the shallow map on. At full resolution, and where communication is switched off."""
+
+    def forward(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
+        return shallow
+
+
+class CoarseToFineDecoder(UNetDecoder):
+    """nnU-Net's decoder with a communication gate on the skip of each fused scale.
+
+        e' = up(D_l)  (transposed conv);  D_{l-1} = block([e', s * A(s, e')]);  logits_{l-1} = 1x1 conv of D_{l-1}
+
+    Source: paper, D_{l-1} = block(D_l) + comm(s, D_l), comm(s, e) = e' + N(conv(s' * A)) (DESIGN section 1).
+    Departures: the first conv of nnU-Net's block sees [e', s * A]. A conv of a concatenation is the sum of a conv of
+    each part, so that it holds both published summands: conv(e') for block(D_l) + e', and conv(s * A). One
+    transposed conv serves as the published block's upsampling and as e' (bilinear there); s' = s, since the fusion
+    already ends in a projection and norm. Published heads upsample from half resolution; here nnU-Net's 1x1 heads
+    at every scale give deep supervision. With every gate open this is nnU-Net's own decoder.
+
+    Args:
+        features: what DNA's UNetDecoder reads of an encoder (output_channels, strides, kernel_sizes, conv_op, ..).
+        num_classes: output channels of each head.
+        n_conv_per_stage: convs of each block, coarsest first.
+        deep_supervision: return the logits of every scale, finest first, instead of the finest alone.
+        gates: a gate for each skip, finest first.
+        nonlin_first: conv, nonlin, norm instead of conv, norm, nonlin.
+
+    Shape:
+        fused maps (B, C_s, *S_s), finest first -> (B, num_classes, *S) or the list of every scale's logits.
+    """
+
+    def __init__(
+        self,
+        features: SimpleNamespace,
+        num_classes: int,
+        n_conv_per_stage: Sequence[int],
+        deep_supervision: bool,
+        gates: Sequence[nn.Module],
+        nonlin_first: bool,
+    ) -> None:
+        super().__init__(features, num_classes, n_conv_per_stage, deep_supervision, nonlin_first=nonlin_first)
+        self.gates = nn.ModuleList(gates[::-1])  # coarsest first, like the stages
+
+    def forward(self, fused: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+        deep, logits = fused[-1], []
+        skips = fused[-2::-1]  # coarsest first
+        for shallow, upsample, gate, block, head in zip(
+            skips, self.transpconvs, self.gates, self.stages, self.seg_layers, strict=True
+        ):
+            deep = upsample(deep)
+            deep = block(torch.cat((deep, gate(shallow, deep)), dim=1))
+            if self.deep_supervision:
+                logits.append(head(deep))
+        return logits[::-1] if self.deep_supervision else self.seg_layers[-1](deep)
+
+    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
+        """Values in the decoder's feature maps for one sample: nnU-Net's count and one map for each closed gate."""
+        size, sizes = np.asarray(input_size), []
+        for stride in self.encoder.strides[:-1]:
+            size = size // np.asarray(stride)
+            sizes.append(size)
+        gated = sum(
+            int(channels * np.prod(size))
+            for gate, channels, size in zip(self.gates[::-1], self.encoder.output_channels, sizes, strict=False)
+            if isinstance(gate, CommunicationGate)
+        )
+        return super().compute_conv_feature_map_size(input_size) + gated
+
+
+class FeatureCommunication(nn.Module):
+    """The published communication block: comm(s, e) = e' + N(conv(s' * A(s', e'))).
+
+        s' = N(1x1 conv s);  e' = up(N(1x1 conv e));  A as CommunicationGate has it
+
+    Source: paper, feature communication (DESIGN section 1).
+
+    Args:
+        conv_op: nn.Conv2d or nn.Conv3d.
+        shallow_channels: C, channels of s and of the output.
+        deep_channels: channels of e.
+        upsample_mode: "bilinear" or "trilinear".
+        gate: a CommunicationGate of C channels.
+        norm: makes N for a number of channels.
+
+    Shape:
+        s (B, C, *S), e (B, C_deep, *S_deep) -> (B, C, *S).
+    """
+
+    def __init__(
+        self,
+        conv_op: type[_ConvNd],
+        shallow_channels: int,
+        deep_channels: int,
+        upsample_mode: str,
+        gate: CommunicationGate,
+        norm: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.shallow_projection = nn.Sequential(conv_op(shallow_channels, shallow_channels, 1), norm(shallow_channels))
+        self.deep_projection = nn.Sequential(conv_op(deep_channels, shallow_channels, 1), norm(shallow_channels))
+        self.upsample_mode = upsample_mode
+        self.gate = gate
+        self.conv = nn.Sequential(conv_op(shallow_channels, shallow_channels, 3, padding=1), norm(shallow_channels))
+
+    def forward(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
+        shallow = self.shallow_projection(shallow)
+        deep = F.interpolate(self.deep_projection(deep), size=shallow.shape[2:], mode=self.upsample_mode)
+        return deep + self.conv(self.gate(shallow, deep))
+
+
+class UpsamplingBlock(nn.Sequential):
+    """The published decoder block: 1x1 conv C -> C/4, transposed 3x3 conv of stride 2, 1x1 conv -> C_out.
+
+    Each is followed by norm and non-linearity. Source: paper, decoder (DESIGN section 1).
+
+    Args:
+        conv_op: nn.Conv2d or nn.Conv3d.
+        transposed_conv_op: the matching transposed conv.
+        input_channels: C.
+        output_channels: C_out.
+        norm: makes a norm for a number of channels.
+        nonlin: makes a non-linearity.
+
+    Shape:
+        (B, C, *S) -> (B, C_out, *2S).
+    """
+
+    def __init__(
+        self,
+        conv_op: type[_ConvNd],
+        transposed_conv_op: type[_ConvTransposeNd],
+        input_channels: int,
+        output_channels: int,
+        norm: Callable[[int], nn.Module],
+        nonlin: Callable[[], nn.Module],
+    ) -> None:
+        reduced = input_channels // 4
+        super().__init__(
+            conv_op(input_channels, reduced, 1),
+            norm(reduced),
+            nonlin(),
+            transposed_conv_op(reduced, reduced, 3, stride=2, padding=1, output_padding=1),
+            norm(reduced),
+            nonlin(),
+            conv_op(reduced, output_channels, 1),
+            norm(output_channels),
+            nonlin(),
+        )

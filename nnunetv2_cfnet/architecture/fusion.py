@@ -1,0 +1,251 @@
+"""Modality-Cross Attention Fusion Module (MCAFM): joins the features of the two encoders at one scale."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from nnunetv2_cfnet.architecture.recompute import runner
+
+CONTEXT_SCALES = ("mean", "sum")
+
+
+class ChannelLayerNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a channels-first map (B, C, *S), as the published module has it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class CrossAttentionFusion(nn.Module):
+    """Each modality group is attended with the other group's context, then both are merged.
+
+        U_i = phi(P_i X_i + b_i);  [K_i, V_i] = W_i U_i
+        G_i = softmax over key channels of K_i^T V_i / (s sqrt(d)), one d x d matrix a head
+        fused = merge(X_1, U_1, G_2;  X_2, U_2, G_1)         (the contexts are swapped)
+
+    Source: paper, MCAFM (DESIGN section 1). K and V are never formed: K^T V = W_k (U U^T) W_v^T, so that only the
+    C x C Gram matrix of U is a pass over the voxels. It is computed in fp32 under autocast.
+    Departures: s is the number of voxels ("mean"), so that the logits do not grow with the patch and fp16 cannot
+    overflow; published, s = 1 ("sum"). phi is the plan's non-linearity; published, ReLU.
+
+    Args:
+        conv_op: nn.Conv2d or nn.Conv3d.
+        input_channels: C, channels of each of the two inputs.
+        num_heads: h; has to divide C.
+        merge: LinearMerge or ResidualMerge of the same C.
+        nonlin: makes phi.
+        context_scale: "mean" or "sum" over the voxels.
+        recompute: recompute in backward instead of saving what the module holds.
+
+    Shape:
+        two of (B, C, *S) -> (B, merge's output channels, *S).
+
+    Raises:
+        ValueError: heads that do not divide the channels, or an unknown context_scale.
+    """
+
+    def __init__(
+        self,
+        conv_op: type[_ConvNd],
+        input_channels: int,
+        num_heads: int,
+        merge: nn.Module,
+        nonlin: Callable[[], nn.Module],
+        context_scale: str = "mean",
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        if input_channels % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide input_channels={input_channels}.")
+        if context_scale not in CONTEXT_SCALES:
+            raise ValueError(f"context_scale={context_scale!r} is unknown; choose one of {CONTEXT_SCALES}.")
+        self.num_heads = num_heads
+        self.average = context_scale == "mean"
+        self.projection_1 = nn.Sequential(conv_op(input_channels, input_channels, 1), nonlin())
+        self.projection_2 = nn.Sequential(conv_op(input_channels, input_channels, 1), nonlin())
+        self.key_value_1 = conv_op(input_channels, 2 * input_channels, 1, bias=False)
+        self.key_value_2 = conv_op(input_channels, 2 * input_channels, 1, bias=False)
+        self.merge = merge
+        self.run = runner(recompute)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return self.run(self._fuse, first, second)
+
+    def _fuse(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        embedding_1, embedding_2 = self.projection_1(first), self.projection_2(second)
+        context_1 = self._context(embedding_1, self.key_value_1)
+        context_2 = self._context(embedding_2, self.key_value_2)
+        return self.merge(first, embedding_1, context_2, second, embedding_2, context_1)
+
+    def _context(self, embedding: torch.Tensor, key_value: nn.Module) -> torch.Tensor:
+        """G of one modality group: (B, C, *S) -> (B, h, d, d), rows are key channels."""
+        with _without_autocast(embedding.device.type):
+            tokens = embedding.flatten(2)  # (B, C, *S) -> (B, C, N)
+            tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+            gram = tokens @ tokens.transpose(1, 2)  # (B, C, C)
+            if self.average:
+                gram = gram / tokens.shape[2]
+            heads = key_value.weight.flatten(1).to(tokens.dtype).unflatten(0, (2, self.num_heads, -1))
+            key, value = heads  # each (h, d, C)
+            scores = key @ gram.unsqueeze(1) @ value.transpose(1, 2)  # (B, h, d, d)
+            return torch.softmax(scores / key.shape[1] ** 0.5, dim=2)
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager:
+    # the meta device, on which FLOPs and memory are counted, knows no autocast
+    available = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if available else nullcontext()
+
+
+class LinearMerge(nn.Module):
+    """One linear map of both groups and their attended embeddings, then norm and activation.
+
+        fused = phi(N(A X_1 + B X_2 + C (U_1 G_2) + D (U_2 G_1)))
+
+    Since G is one small matrix a sample, C (U_1 G_2) is a per-sample 1x1 conv of U_1 and no attended map is stored.
+    Departure: replaces the published merge (ResidualMerge), which learned slower on glioma data in two seeds.
+
+    Args:
+        conv_op: nn.Conv2d or nn.Conv3d.
+        input_channels: C, channels of each input.
+        output_channels: channels of the fused map.
+        norm: makes N for a number of channels.
+        nonlin: makes phi.
+
+    Shape:
+        X_i, U_i (B, C, *S) and G_i (B, h, d, d) -> (B, output_channels, *S).
+    """
+
+    def __init__(
+        self,
+        conv_op: type[_ConvNd],
+        input_channels: int,
+        output_channels: int,
+        norm: Callable[[int], nn.Module],
+        nonlin: Callable[[], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.skip_1 = conv_op(input_channels, output_channels, 1)
+        self.skip_2 = conv_op(input_channels, output_channels, 1, bias=False)
+        self.attended_1 = conv_op(input_channels, output_channels, 1, bias=False)
+        self.attended_2 = conv_op(input_channels, output_channels, 1, bias=False)
+        self.norm_nonlin = nn.Sequential(norm(output_channels), nonlin())
+
+    def forward(
+        self,
+        first: torch.Tensor,
+        embedding_1: torch.Tensor,
+        context_2: torch.Tensor,
+        second: torch.Tensor,
+        embedding_2: torch.Tensor,
+        context_1: torch.Tensor,
+    ) -> torch.Tensor:
+        merged = (self.skip_1(first) + self.skip_2(second)).flatten(2)  # (B, C_out, *S) -> (B, C_out, N)
+        merged = torch.baddbmm(merged, self._fold(self.attended_1, context_2), embedding_1.flatten(2))
+        merged = torch.baddbmm(merged, self._fold(self.attended_2, context_1), embedding_2.flatten(2))
+        return self.norm_nonlin(merged.unflatten(2, first.shape[2:]))
+
+    @staticmethod
+    def _fold(attended: nn.Module, context: torch.Tensor) -> torch.Tensor:
+        """Weights of "apply G, then project" as one 1x1 conv a sample: (C_out, C), (B, h, d, d) -> (B, C_out, C)."""
+        weight = attended.weight.flatten(1).unflatten(1, context.shape[1:3])  # (C_out, h, d)
+        return torch.einsum("ohe,bhde->bohd", weight, context).flatten(2)
+
+
+class ResidualMerge(nn.Module):
+    """The published merge: residual attention, a projection and norm shared by both groups, a channel embedding.
+
+        Y_1 = X_1 + U_1 G_2,  Y_2 = X_2 + U_2 G_1;  Z_i = N_z(Y_i W + b);  M = [Z_1, Z_2]
+        fused = N(R M + N(phi(E M + b_E)))
+
+    Source: paper, MCAFM (DESIGN section 1); published, N_z is LayerNorm over channels and N is BatchNorm.
+
+    Args:
+        conv_op: nn.Conv2d or nn.Conv3d.
+        input_channels: C, channels of each input.
+        output_channels: channels of the fused map.
+        token_norm: makes N_z for a number of channels.
+        norm: makes N for a number of channels.
+        nonlin: makes phi.
+
+    Shape:
+        X_i, U_i (B, C, *S) and G_i (B, h, d, d) -> (B, output_channels, *S).
+    """
+
+    def __init__(
+        self,
+        conv_op: type[_ConvNd],
+        input_channels: int,
+        output_channels: int,
+        token_norm: Callable[[int], nn.Module],
+        norm: Callable[[int], nn.Module],
+        nonlin: Callable[[], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.project = nn.Sequential(conv_op(input_channels, input_channels, 1), token_norm(input_channels))
+        self.residual = conv_op(2 * input_channels, output_channels, 1, bias=False)
+        self.embed = nn.Sequential(conv_op(2 * input_channels, output_channels, 1), nonlin(), norm(output_channels))
+        self.norm = norm(output_channels)
+
+    def forward(
+        self,
+        first: torch.Tensor,
+        embedding_1: torch.Tensor,
+        context_2: torch.Tensor,
+        second: torch.Tensor,
+        embedding_2: torch.Tensor,
+        context_1: torch.Tensor,
+    ) -> torch.Tensor:
+        merged = torch.cat(
+            (
+                self.project(first + self._attend(embedding_1, context_2)),
+                self.project(second + self._attend(embedding_2, context_1)),
+            ),
+            dim=1,
+        )
+        return self.norm(self.residual(merged) + self.embed(merged))
+
+    @staticmethod
+    def _attend(embedding: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """U G with the heads side by side: (B, C, *S), (B, h, d, d) -> (B, C, *S)."""
+        tokens = embedding.flatten(2).unflatten(1, context.shape[1:3])  # (B, h, d, N)
+        return (context.transpose(2, 3).to(tokens.dtype) @ tokens).view_as(embedding)
+
+
+class ConcatenationFusion(nn.Module):
+    """Fusion without attention: fused = phi(N(A X_1 + B X_2)). The ablation of CrossAttentionFusion.
+
+    Args:
+        conv_op: nn.Conv2d or nn.Conv3d.
+        input_channels: channels of each input.
+        output_channels: channels of the fused map.
+        norm: makes N for a number of channels.
+        nonlin: makes phi.
+
+    Shape:
+        two of (B, C, *S) -> (B, output_channels, *S).
+    """
+
+    def __init__(
+        self,
+        conv_op: type[_ConvNd],
+        input_channels: int,
+        output_channels: int,
+        norm: Callable[[int], nn.Module],
+        nonlin: Callable[[], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.merge = nn.Sequential(conv_op(2 * input_channels, output_channels, 1), norm(output_channels), nonlin())
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return self.merge(torch.cat((first, second), dim=1))
+
+
+class PlainConcatenation(nn.Module):
+    """fused = [X_1, X_2], with no parameters: two of (B, C, *S) -> (B, 2C, *S). Used at full resolution."""
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return torch.cat((first, second), dim=1)

@@ -1,0 +1,20 @@
+"""Activation recomputation: spend a second forward of a cheap block to free what it would save for backward."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+
+def runner(recompute: bool) -> Callable[..., torch.Tensor]:
+    """A function (block, *inputs) -> output that keeps, or recomputes in backward, what the block saves.
+
+    Non-reentrant, so that it compiles with fullgraph=True and works under DDP. Not for blocks with random numbers
+    or with BatchNorm, whose running statistics a second forward would update twice.
+    """
+    return partial(checkpoint, use_reentrant=False, preserve_rng_state=False) if recompute else _call
+
+
+def _call(block: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    return block(*inputs)

@@ -1,0 +1,88 @@
+"""Which MRI sequences go into which of CFNet's two encoders."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from nnunetv2_cfnet.architecture.encoders import check_modality_groups, default_modality_groups
+
+# A key of dataset.json or of a plans file: two lists of channel names or indices.
+OVERRIDE_KEY = "cfnet_modality_groups"
+# The paper's pairing: (T1, T2) and (T1ce, FLAIR), by the names that BraTS and MSD releases give the sequences.
+FIRST_GROUP = frozenset({"t1", "t1n", "t1w", "t2", "t2w"})
+SECOND_GROUP = frozenset({"t1ce", "t1c", "t1gd", "t1post", "flair", "t2f"})
+
+
+class ModalityGroups(NamedTuple):
+    """Channel indices of the two groups, and why they were chosen."""
+
+    groups: list[list[int]]
+    reason: str
+
+
+def channel_names_of(dataset_json: Mapping) -> list[str]:
+    """Channel names in channel order ("modality" is what nnU-Net v1 called the key)."""
+    names = dataset_json.get("channel_names") or dataset_json["modality"]
+    return [names[index] for index in sorted(names, key=int)]
+
+
+def resolve_modality_groups(dataset_json: Mapping, plans: Mapping) -> ModalityGroups:
+    """Choose the groups: the plans' override before dataset.json's before the channel names.
+
+    Args:
+        dataset_json: nnU-Net's dataset.json; may have the key "cfnet_modality_groups".
+        plans: nnU-Net's plans; may have the key "cfnet_modality_groups".
+
+    Raises:
+        ValueError: an override that names no channel of the dataset, leaves one out, or is not two groups.
+    """
+    names = channel_names_of(dataset_json)
+    for source, holder in (("the plans file", plans), ("dataset.json", dataset_json)):
+        if OVERRIDE_KEY in holder:
+            groups = _groups_of_override(holder[OVERRIDE_KEY], names, source)
+            return ModalityGroups(groups, f"{OVERRIDE_KEY} of {source}")
+    if len(names) == 1:
+        return ModalityGroups(default_modality_groups(1), "there is one channel: both encoders see it")
+    keys = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
+    groups = [[index for index, key in enumerate(keys) if key in group] for group in (FIRST_GROUP, SECOND_GROUP)]
+    if all(groups) and sum(map(len, groups)) == len(names):
+        return ModalityGroups(groups, "the paper's pairing (T1, T2) and (T1ce, FLAIR), by channel name")
+    return ModalityGroups(
+        default_modality_groups(len(names)),
+        "the channel names do not tell the paper's pairing (T1, T2) and (T1ce, FLAIR): first half, second half",
+    )
+
+
+def describe_groups(groups: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    """The groups by channel name, as in "(T1, T2) and (T1ce, FLAIR)"."""
+    return " and ".join(f"({', '.join(names[channel] for channel in group)})" for group in groups)
+
+
+def _groups_of_override(override: object, names: list[str], source: str) -> list[list[int]]:
+    where = f"{OVERRIDE_KEY}={override!r} in {source}"
+    way_out = f'Give two lists of channel names or indices, as in [["T1", "T2"], ["T1ce", "FLAIR"]]; channels: {names}.'
+    if (
+        not isinstance(override, Sequence)
+        or isinstance(override, str)
+        or not all(isinstance(group, Sequence) and not isinstance(group, str) for group in override)
+    ):
+        raise ValueError(f"{where} is not two lists. {way_out}")
+
+    def index_of(channel: object) -> int:
+        if isinstance(channel, int) and not isinstance(channel, bool) and 0 <= channel < len(names):
+            return channel
+        matches = [i for i, name in enumerate(names) if isinstance(channel, str) and name.lower() == channel.lower()]
+        if len(matches) != 1:
+            problem = "is the name of several channels" if matches else f"is none of the {len(names)} channel(s)"
+            raise ValueError(f"{where}: {channel!r} {problem}. {way_out}")
+        return matches[0]
+
+    groups = [[index_of(channel) for channel in group] for group in override]
+    left_out = [name for index, name in enumerate(names) if not any(index in group for group in groups)]
+    if left_out:
+        raise ValueError(f"{where}: channels {left_out} are in no group. {way_out}")
+    try:
+        check_modality_groups(groups, len(names))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return groups

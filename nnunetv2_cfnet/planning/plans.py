@@ -1,0 +1,184 @@
+"""An nnU-Net plan -> the same plan with CFNet's architecture, every argument spelled out."""
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunetv2_cfnet.architecture.cfnet import DILATIONS, CFNet, default_fusion_heads
+from nnunetv2_cfnet.architecture.encoders import default_encoder_features
+from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups, resolve_modality_groups
+
+CFNET = f"{CFNet.__module__}.{CFNet.__name__}"
+TRANSLATED = ("PlainConvUNet", "ResidualEncoderUNet")
+# given by nnU-Net when it builds a network, never by the plans
+GIVEN_BY_NNUNET = ("self", "input_channels", "num_classes", "deep_supervision")
+
+
+class CFNetPlans(NamedTuple):
+    """Plans that name CFNet for every configuration, and lines for the training log that say how they came to be."""
+
+    plans: dict
+    notes: list[str]
+
+
+def cfnet_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CFNetPlans:
+    """Translate a plan of PlainConvUNet or ResidualEncoderUNet; a plan that names CFNet is taken as it is.
+
+    Args:
+        plans: nnU-Net's plans; left unchanged.
+        dataset_json: nnU-Net's dataset.json, for the channel names.
+        configuration: the one to be trained; its network is built on the meta device as a check.
+
+    Raises:
+        ValueError: another architecture, a patch size that the strides do not divide, wrong modality groups, or
+            arguments that CFNet refuses; names the plans, the configuration and the way out.
+    """
+    translated, manager = deepcopy(dict(plans)), PlansManager(deepcopy(dict(plans)))
+    groups, reason = resolve_modality_groups(dataset_json, plans)
+    for name in manager.available_configurations:
+        where = f"plans {manager.plans_name!r}, configuration {name!r}"
+        # inheritance and nnU-Net's old formats are resolved, so that each configuration names its own CFNet
+        translated["configurations"][name]["architecture"] = _translate(manager.get_configuration(name), groups, where)
+
+    translated_manager = PlansManager(translated)
+    _check_buildable(translated_manager, configuration, dataset_json)
+    arguments = translated_manager.get_configuration(configuration).network_arch_init_kwargs
+    if manager.get_configuration(configuration).network_arch_class_name == CFNET:
+        groups, reason = arguments["modality_groups"], "named by the plans file"
+    chosen = describe_groups(groups, channel_names_of(dataset_json))
+    return CFNetPlans(translated, [f"CFNet's modality groups: {chosen} - {reason}."])
+
+
+def keep_trained_plans(ours: CFNetPlans, plans: Mapping, configuration: str, trained: Path) -> CFNetPlans:
+    """Let the plans of a model folder that holds a training win over newly translated ones, or refuse.
+
+    Every fold's start rewrites the folder's plans.json, and prediction builds the network of all folds from it. So
+    a plan or group setting that was changed since is an error. Arguments that the plan does not set and this
+    release would choose otherwise are taken from the folder.
+
+    Args:
+        ours: what cfnet_plans made of `plans`.
+        plans: the plans that the training was started with.
+        configuration: the one to be trained.
+        trained: plans.json of the model folder; need not exist.
+
+    Raises:
+        ValueError: the folder was trained with other settings; names them, the file and the way out.
+    """
+    if not trained.is_file():
+        return ours
+    try:
+        recorded = json.loads(trained.read_text())
+        recorded_view = _view(recorded, configuration)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"{trained} can't be read as CFNet's plans of {configuration!r} ({error}). Restore it, or move its folder away "
+            "to train anew."
+        ) from error
+
+    set_by_plan = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).network_arch_init_kwargs
+    chosen_here = {
+        f"configuration.architecture.arch_kwargs.{name}"
+        for name in inspect.signature(CFNet).parameters
+        if name not in {*set_by_plan, "modality_groups", "architecture_version"}
+    }
+    now, before = dict(_flatten(_view(ours.plans, configuration))), dict(_flatten(recorded_view))
+    differing = [key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)]
+    refused = [key for key in differing if key not in chosen_here]
+    if refused:
+        listing = "\n".join(f"  {key}: trained with {before.get(key)}, now {now.get(key)}" for key in refused)
+        raise ValueError(
+            f"{trained.parent} was trained with other settings than it would be continued with:\n{listing}\n"
+            "Undo the change (in the plans, or the modality groups in dataset.json), give the changed plans a name of "
+            "their own (plans_name and -p), or move the folder away to train anew."
+        )
+    if not differing:
+        return ours
+    kept = deepcopy(ours.plans)
+    kept["configurations"][configuration]["architecture"] = recorded_view["configuration"]["architecture"]
+    listing = ", ".join(f"{key.rsplit('.', 1)[-1]}={before.get(key)}" for key in differing)
+    return CFNetPlans(kept, [*ours.notes, f"CFNet's arguments are kept as {trained} has them: {listing}."])
+
+
+def _translate(configuration: ConfigurationManager, groups: list[list[int]], where: str) -> dict:
+    architecture = configuration.configuration["architecture"]
+    class_name, given = architecture["network_class_name"], architecture["arch_kwargs"]
+    if class_name == CFNET:
+        return architecture
+    if class_name.rsplit(".", 1)[-1] not in TRANSLATED:
+        raise ValueError(
+            f"{where}: CFNet can't take the place of {class_name}. Use plans of {' or '.join(TRANSLATED)}, as nnU-Net's "
+            "planners make (-p nnUNetPlans, nnUNetResEncUNetMPlans, ..), or train these with the trainer they are for."
+        )
+    parameters = {
+        name: parameter.default
+        for name, parameter in inspect.signature(CFNet).parameters.items()
+        if name not in GIVEN_BY_NNUNET
+    }
+    unknown = {name: value for name, value in given.items() if name not in parameters and value is not None}
+    unknown.pop("deep_supervision", None)
+    if unknown:
+        raise ValueError(f"{where}: CFNet has no argument for {unknown} of {class_name}. Remove it from the plans.")
+    bottleneck = _bottleneck_size(configuration.patch_size, given["strides"], where)
+    widths = default_encoder_features(given["features_per_stage"], given["strides"])
+    chosen = {
+        "modality_groups": groups,
+        "encoder_features_per_stage": widths,
+        "fusion_heads": default_fusion_heads(widths, given["strides"]),
+        # a tap that is further away than the map is wide would only ever see padding
+        "context_dilations": [[min(d, max(1, size - 1)) for size in bottleneck] for d in DILATIONS],
+    }
+    arguments = {name: given.get(name, chosen.get(name, default)) for name, default in parameters.items()}
+    return {**architecture, "network_class_name": CFNET, "arch_kwargs": arguments}
+
+
+def _bottleneck_size(patch_size: Sequence[int], strides: Sequence[Sequence[int]], where: str) -> list[int]:
+    total = np.prod(strides, axis=0)
+    for axis, (size, stride) in enumerate(zip(patch_size, total, strict=True)):
+        if size % stride:
+            nearest = [int(n * stride) for n in (size // stride, size // stride + 1) if n]
+            raise ValueError(
+                f"{where}: patch_size {list(patch_size)} has {size} voxels on axis {axis}, which the strides' product "
+                f"{stride} does not divide. Set it to {' or '.join(map(str, nearest))} in the plans file."
+            )
+    return [int(size // stride) for size, stride in zip(patch_size, total, strict=True)]
+
+
+def _check_buildable(manager: PlansManager, configuration: str, dataset_json: Mapping) -> None:
+    architecture = manager.get_configuration(configuration)
+    try:
+        with torch.device("meta"):
+            get_network_from_plans(
+                architecture.network_arch_class_name,
+                architecture.network_arch_init_kwargs,
+                architecture.network_arch_init_kwargs_req_import,
+                determine_num_input_channels(manager, architecture, dataset_json),
+                output_channels=1,
+                allow_init=False,
+            )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"plans {manager.plans_name!r}, configuration {configuration!r}: {error}") from error
+
+
+def _view(plans: Mapping, configuration: str) -> dict:
+    """What a training of one configuration depends on."""
+    resolved = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).configuration
+    own = {key: value for key, value in plans.items() if key not in ("configurations", "continue_training")}
+    return {**own, "configuration": resolved}
+
+
+def _flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,230 @@
+"""The whole network: plans, switches, gradients, precision, compilation, cost."""
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.abstract_arch import test_submodules_loadable as check_submodules
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nnunetv2_cfnet.architecture.cfnet import ARCHITECTURE_VERSION, CFNet
+from nnunetv2_cfnet.architecture.decoder import CommunicationGate, OpenGate
+from nnunetv2_cfnet.architecture.fusion import (
+    ConcatenationFusion,
+    CrossAttentionFusion,
+    PlainConcatenation,
+    ResidualMerge,
+)
+
+SWITCHES = [
+    {},
+    {"fusion": "concatenation"},
+    {"fusion_merge": "residual"},
+    {"context": False},
+    {"communication": False},
+    {"recompute": False},
+    {"fusion": "concatenation", "context": False, "communication": False, "recompute": False},
+    {"modality_groups": [[0, 1, 2], [3]]},
+    {"norm_op": nn.BatchNorm3d, "norm_op_kwargs": {}},
+    {"norm_op": None},
+    {"dropout_op": nn.Dropout3d, "dropout_op_kwargs": {"p": 0.1}},
+]
+
+
+def sum_of_outputs(outputs) -> torch.Tensor:
+    return sum(output.float().square().mean() for output in outputs)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_every_parameter_gets_a_gradient(plan_arguments, switches, residual):
+    arguments = {**plan_arguments(residual=residual), **switches}
+    network = CFNet(4, num_classes=3, deep_supervision=True, **arguments)
+    sum_of_outputs(network(torch.randn(2, 4, 16, 16, 16))).backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+def kinds(modules) -> list[type]:
+    return [type(module) for module in modules]
+
+
+def test_switches_exchange_the_parts_they_name(plan_arguments):
+    full = CFNet(4, num_classes=3, **plan_arguments())
+    assert kinds(full.fusion) == [PlainConcatenation, *[CrossAttentionFusion] * 3]
+    assert kinds(full.decoder.gates) == [CommunicationGate, CommunicationGate, OpenGate]
+    bare = CFNet(4, num_classes=3, fusion="concatenation", context=False, communication=False, **plan_arguments())
+    assert kinds(bare.fusion) == [PlainConcatenation, *[ConcatenationFusion] * 3]
+    assert kinds(bare.decoder.gates) == [OpenGate] * 3
+    assert isinstance(bare.context, nn.Identity)
+    published_merge = CFNet(4, num_classes=3, fusion_merge="residual", **plan_arguments())
+    assert isinstance(published_merge.fusion[1].merge, ResidualMerge)
+
+
+@pytest.mark.parametrize("n_stages", range(3, 9))
+@pytest.mark.parametrize("residual", [False, True])
+def test_two_dimensional_networks_of_any_depth_give_every_scale(plan_arguments, n_stages, residual):
+    network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(2, n_stages, residual))
+    size = 2 ** (n_stages - 1) * 2
+    outputs = network(torch.randn(1, 4, size, size))
+    assert [output.shape for output in outputs] == [(1, 3, size // 2**s, size // 2**s) for s in range(n_stages - 1)]
+
+
+def test_anisotropic_kernels_and_strides(plan_arguments):
+    network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(anisotropic=True))
+    outputs = network(torch.randn(1, 4, 8, 32, 16))
+    assert [tuple(output.shape[2:]) for output in outputs] == [(8, 32, 16), (8, 16, 8), (4, 8, 4)]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_any_number_of_channels(plan_arguments, channels):
+    network = CFNet(channels, num_classes=2, **plan_arguments(2))
+    assert network(torch.randn(1, channels, 16, 16)).shape == (1, 2, 16, 16)
+
+
+def test_deep_supervision_is_switched_as_nnunet_does(plan_arguments):
+    network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(2)).eval()
+    x = torch.randn(1, 4, 16, 16)
+    finest = network(x)[0]
+    network.decoder.deep_supervision = False
+    assert torch.equal(network(x), finest)
+
+
+def test_same_result_for_any_batch_split(plan_arguments):
+    network = CFNet(4, num_classes=3, **plan_arguments()).double()
+    x = torch.randn(3, 4, 16, 16, 16, dtype=torch.float64)
+    split = torch.cat([network(x[:1]), network(x[1:])])
+    torch.testing.assert_close(network(x), split, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_builds_from_plans_alone(plan_arguments, residual):
+    def dotted(value) -> str:
+        return f"{value.__module__}.{value.__name__}"
+
+    arguments = plan_arguments(residual=residual)
+    imported = [name for name in ("conv_op", "norm_op", "nonlin") if name in arguments]
+    as_plans = {name: dotted(value) if name in imported else value for name, value in arguments.items()}
+    network = get_network_from_plans(
+        "nnunetv2_cfnet.architecture.cfnet.CFNet",
+        {**as_plans, "dropout_op": None},
+        [*imported, "dropout_op"],
+        input_channels=4,
+        output_channels=3,
+        deep_supervision=True,
+    )
+    assert isinstance(network, CFNet)
+    assert len(network(torch.randn(1, 4, 16, 16, 16))) == 3
+    check_submodules(network)
+
+
+def test_initialisation_makes_residual_blocks_identities(plan_arguments):
+    network = CFNet(4, num_classes=3, **plan_arguments(residual=True))
+    network.apply(network.initialize)
+    block = network.encoder.second.stages[1].blocks[0]
+    assert block.conv2.norm.weight.abs().max() == 0
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_fp16_is_finite_for_an_input_scaled_by_100(plan_arguments, residual):
+    network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(residual=residual))
+    network.apply(network.initialize)
+    with torch.autocast("cpu", dtype=torch.float16):
+        outputs = network(100 * torch.randn(1, 4, 16, 16, 16))
+    assert all(torch.isfinite(output).all() for output in outputs)
+    sum_of_outputs(outputs).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_traces_as_one_graph(plan_arguments, recompute):
+    network = CFNet(4, num_classes=3, deep_supervision=True, recompute=recompute, **plan_arguments(2, 3))
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    x = torch.randn(1, 4, 16, 16)
+    expected, outputs = network(x), compiled(x)
+    for output, reference in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(output, reference)
+    sum_of_outputs(outputs).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_batch_norm_is_never_recomputed(plan_arguments):
+    arguments = {**plan_arguments(), "norm_op": nn.BatchNorm3d, "norm_op_kwargs": {}}
+    network = CFNet(4, num_classes=3, deep_supervision=True, recompute=True, **arguments)
+    sum_of_outputs(network(torch.randn(2, 4, 16, 16, 16))).backward()
+    tracked = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
+    assert {int(module.num_batches_tracked) for module in tracked} == {1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"architecture_version": 0}, "architecture_version=0: these plans were made for another CFNet"),
+        ({"fusion": "sum"}, r"fusion='sum' is unknown; choose one of"),
+        ({"fusion_merge": "sum"}, r"fusion_merge='sum' is unknown; choose one of"),
+        ({"features_per_stage": [8, 16]}, r"features_per_stage=\[8, 16\] has 2 entries; n_stages=4 asks for 4"),
+        ({"n_blocks_per_stage": [1] * 4}, "n_conv_per_stage=.* and n_blocks_per_stage=.*: give exactly one"),
+        ({"n_stages": 1}, "n_stages=1: the decoder needs at least 2 scales"),
+        ({"modality_groups": [[0, 1], [2, 4]]}, "there are only the channels 0 to 3"),
+        ({"fusion_heads": [1, 1, 3, 1]}, "num_heads=3 does not divide input_channels=16"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_arguments_are_named(plan_arguments, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        CFNet(4, num_classes=3, **{**plan_arguments(), **wrong})
+
+
+def test_the_version_that_plans_carry_is_1():
+    """Raising it orphans every checkpoint: it has to be a decision (see CONTRIBUTING.md)."""
+    assert ARCHITECTURE_VERSION == 1
+
+
+def count_flops(network: nn.Module, size: tuple[int, ...]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(torch.empty(1, 4, *size, device="meta"))
+    return counter.get_total_flops()
+
+
+def count_saved_bytes(network: nn.Module, size: tuple[int, ...]) -> int:
+    parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    storages = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters:
+            storages[storage._cdata] = storage  # held, so that its address is not used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = network.train()(torch.empty(2, 4, *size, device="meta"))
+    assert outputs
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(
+    ("dim", "features", "size"),
+    [(3, [32, 64, 128, 256, 320, 320], (128,) * 3), (2, [32, 64, 128, 256, 512, 512], (192, 160))],
+)
+def test_cost_stays_near_the_plans_own(plan_arguments, dim, features, size, residual):
+    arguments = {**plan_arguments(dim, 6, residual), "features_per_stage": features, "deep_supervision": True}
+    if residual:
+        arguments["n_blocks_per_stage"] = [1, 3, 4, 6, 6, 6]  # ResEnc M
+    with torch.device("meta"):
+        own = (ResidualEncoderUNet if residual else PlainConvUNet)(4, num_classes=3, **arguments)
+        ours = CFNet(4, num_classes=3, **arguments)
+    assert count_flops(ours, size) <= 1.2 * count_flops(own, size)
+    assert count_saved_bytes(ours, size) <= 1.2 * count_saved_bytes(own, size)
+
+
+def test_feature_map_size_counts_every_map(plan_arguments):
+    network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(2, 3))
+    # features 8, 16, 32 at 16 x 16, 8 x 8, 4 x 4
+    encoder_widths = network.encoder.first.output_channels
+    areas = (256, 64, 16)
+    encoders = 2 * sum(2 * width * area for width, area in zip(encoder_widths, areas, strict=True))
+    fusion = 16 * 64 + 32 * 16
+    decoder = (8 * 256 * 3 + 3 * 256) + (16 * 64 * 3 + 3 * 64)  # transposed conv and two convs, and the head
+    gates = 16 * 64
+    assert network.compute_conv_feature_map_size((16, 16)) == encoders + fusion + decoder + gates
