@@ -188,14 +188,12 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             "strides": strides,
             **blocks,
         }
-        if n_blocks_per_stage is None:
-            encoder_class: type[nn.Module] = PlainConvEncoder
-            encoder_kwargs |= {
-                "n_conv_per_stage": per_stage("n_conv_per_stage", n_conv_per_stage),
-                "nonlin_first": nonlin_first,
-            }
-        else:
-            encoder_class = ResidualEncoder
+        if n_conv_per_stage is not None:
+            encoder_class, stem = PlainConvEncoder, "stages.0.0.convs.0"
+            encoder_kwargs["n_conv_per_stage"] = per_stage("n_conv_per_stage", n_conv_per_stage)
+            encoder_kwargs["nonlin_first"] = nonlin_first
+        elif n_blocks_per_stage is not None:
+            encoder_class, stem = ResidualEncoder, "stem.convs.0"
             encoder_kwargs["n_blocks_per_stage"] = per_stage("n_blocks_per_stage", n_blocks_per_stage)
 
         def make_fusion(stage: int) -> nn.Module:
@@ -242,7 +240,6 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         )
 
         # where DNA looks for the encoder, its stem and the convs that see the input
-        stem = "stages.0.0.convs.0" if n_blocks_per_stage is None else "stem.convs.0"
         self.key_to_encoder = "encoder"
         self.key_to_stem = f"encoder.first.{stem}"
         self.keys_to_in_proj = tuple(

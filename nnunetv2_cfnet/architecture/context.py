@@ -39,7 +39,7 @@ class MultiScaleContext(nn.Module):
 
     def __init__(
         self,
-        conv_op: type[_ConvNd],
+        conv_op: Callable[..., _ConvNd],
         channels: int,
         kernel_size: Sequence[int],
         dilations: Sequence[Sequence[int]],

@@ -35,7 +35,7 @@ class CommunicationGate(nn.Module):
 
     def __init__(
         self,
-        conv_op: type[_ConvNd],
+        conv_op: Callable[..., _ConvNd],
         channels: int,
         kernel_size: int,
         norm: Callable[[int], nn.Module],
@@ -150,7 +150,7 @@ class FeatureCommunication(nn.Module):
 
     def __init__(
         self,
-        conv_op: type[_ConvNd],
+        conv_op: Callable[..., _ConvNd],
         shallow_channels: int,
         deep_channels: int,
         upsample_mode: str,
@@ -189,8 +189,8 @@ class UpsamplingBlock(nn.Sequential):
 
     def __init__(
         self,
-        conv_op: type[_ConvNd],
-        transposed_conv_op: type[_ConvTransposeNd],
+        conv_op: Callable[..., _ConvNd],
+        transposed_conv_op: Callable[..., _ConvTransposeNd],
         input_channels: int,
         output_channels: int,
         norm: Callable[[int], nn.Module],

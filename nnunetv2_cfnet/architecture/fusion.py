@@ -49,7 +49,7 @@ class CrossAttentionFusion(nn.Module):
 
     def __init__(
         self,
-        conv_op: type[_ConvNd],
+        conv_op: Callable[..., _ConvNd],
         input_channels: int,
         num_heads: int,
         merge: nn.Module,
@@ -80,7 +80,7 @@ class CrossAttentionFusion(nn.Module):
         context_2 = self._context(embedding_2, self.key_value_2)
         return self.merge(first, embedding_1, context_2, second, embedding_2, context_1)
 
-    def _context(self, embedding: torch.Tensor, key_value: nn.Module) -> torch.Tensor:
+    def _context(self, embedding: torch.Tensor, key_value: _ConvNd) -> torch.Tensor:
         """G of one modality group: (B, C, *S) -> (B, h, d, d), rows are key channels."""
         with _without_autocast(embedding.device.type):
             tokens = embedding.flatten(2)  # (B, C, *S) -> (B, C, N)
@@ -121,7 +121,7 @@ class LinearMerge(nn.Module):
 
     def __init__(
         self,
-        conv_op: type[_ConvNd],
+        conv_op: Callable[..., _ConvNd],
         input_channels: int,
         output_channels: int,
         norm: Callable[[int], nn.Module],
@@ -149,7 +149,7 @@ class LinearMerge(nn.Module):
         return self.norm_nonlin(merged.unflatten(2, first.shape[2:]))
 
     @staticmethod
-    def _fold(attended: nn.Module, context: torch.Tensor) -> torch.Tensor:
+    def _fold(attended: _ConvNd, context: torch.Tensor) -> torch.Tensor:
         """Weights of "apply G, then project" as one 1x1 conv a sample: (C_out, C), (B, h, d, d) -> (B, C_out, C)."""
         weight = attended.weight.flatten(1).unflatten(1, context.shape[1:3])  # (C_out, h, d)
         return torch.einsum("ohe,bhde->bohd", weight, context).flatten(2)
@@ -177,7 +177,7 @@ class ResidualMerge(nn.Module):
 
     def __init__(
         self,
-        conv_op: type[_ConvNd],
+        conv_op: Callable[..., _ConvNd],
         input_channels: int,
         output_channels: int,
         token_norm: Callable[[int], nn.Module],
@@ -231,7 +231,7 @@ class ConcatenationFusion(nn.Module):
 
     def __init__(
         self,
-        conv_op: type[_ConvNd],
+        conv_op: Callable[..., _ConvNd],
         input_channels: int,
         output_channels: int,
         norm: Callable[[int], nn.Module],

@@ -81,8 +81,8 @@ def keep_trained_plans(ours: CFNetPlans, plans: Mapping, configuration: str, tra
         recorded_view = _view(recorded, configuration)
     except (ValueError, RuntimeError, KeyError) as error:
         raise ValueError(
-            f"{trained} can't be read as CFNet's plans of {configuration!r} ({error}). Restore it, or move its folder away "
-            "to train anew."
+            f"{trained} can't be read as CFNet's plans of {configuration!r} ({error}). Restore it, or move its folder "
+            "away to train anew."
         ) from error
 
     set_by_plan = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).network_arch_init_kwargs
@@ -116,8 +116,9 @@ def _translate(configuration: ConfigurationManager, groups: list[list[int]], whe
         return architecture
     if class_name.rsplit(".", 1)[-1] not in TRANSLATED:
         raise ValueError(
-            f"{where}: CFNet can't take the place of {class_name}. Use plans of {' or '.join(TRANSLATED)}, as nnU-Net's "
-            "planners make (-p nnUNetPlans, nnUNetResEncUNetMPlans, ..), or train these with the trainer they are for."
+            f"{where}: CFNet can't take the place of {class_name}. Use plans of {' or '.join(TRANSLATED)}, as "
+            "nnU-Net's planners make (-p nnUNetPlans, nnUNetResEncUNetMPlans, ..), or train these with the trainer "
+            "that they are for."
         )
     parameters = {
         name: parameter.default

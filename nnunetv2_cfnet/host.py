@@ -1,0 +1,46 @@
+"""Which versions of nnU-Net and its parts this package runs with, and which of them are installed.
+
+The supported versions are read from this package's own requirements (pyproject.toml), so they are written once. Only
+package metadata is read: this works where nnunetv2 itself is missing or cannot be imported.
+"""
+
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from nnunetv2_cfnet.errors import UserError
+
+OURSELVES = "nnunetv2_cfnet"
+
+
+def supported_versions(distribution: str) -> SpecifierSet:
+    """Return the versions of `distribution` that this package's requirements allow."""
+    try:
+        requirements = [Requirement(line) for line in requires(OURSELVES) or []]
+    except PackageNotFoundError:
+        raise UserError(
+            f"{OURSELVES} is not installed in this Python; mend it with: pip install . in its source folder"
+        ) from None
+    return next(
+        requirement.specifier
+        for requirement in requirements
+        if canonicalize_name(requirement.name) == canonicalize_name(distribution)
+    )
+
+
+def check_version(distribution: str) -> str:
+    """Return the installed version of `distribution`.
+
+    Raises UserError, with the pip command that mends it, if it is missing or outside the supported versions.
+    """
+    supported = supported_versions(distribution)
+    way_out = f'(supported: {supported or "any version"}); mend it with: pip install "{distribution}{supported}"'
+    try:
+        installed = version(distribution)
+    except PackageNotFoundError:
+        raise UserError(f"{distribution} is not installed {way_out}") from None
+    if not supported.contains(installed, prereleases=True):
+        raise UserError(f"{distribution} {installed} is not supported {way_out}")
+    return installed

@@ -1,0 +1,189 @@
+"""Plans as nnU-Net's planners write them, and a small workspace used through nnU-Net's own console commands."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_cfnet.data.phantom import write_dataset
+
+TRAINERS = Path(__file__).parent / "data" / "trainers"
+DATASET = "Dataset001_Phantom"
+
+
+@dataclass
+class Workspace:
+    """nnUNet_raw, _preprocessed and _results below one folder, and the commands that work in it."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "nnUNet_raw"
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.root / "nnUNet_preprocessed"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "nnUNet_results"
+
+    def model(self, trainer: str, configuration: str, dataset: str = DATASET, plans: str = "nnUNetPlans") -> Path:
+        return self.results / dataset / f"{trainer}__{plans}__{configuration}"
+
+    def run(
+        self, command: str, *arguments: object, check: bool = True, **variables: str
+    ) -> subprocess.CompletedProcess:
+        """Run a console script of the running environment; the tiny trainers are on nnUNet_extTrainer."""
+        script = Path(sysconfig.get_path("scripts"), command)
+        own = [TRAINERS, *filter(None, os.environ.get("nnUNet_extTrainer", "").split(os.pathsep))]
+        environment = {
+            **os.environ,
+            "nnUNet_raw": str(self.raw),
+            "nnUNet_preprocessed": str(self.preprocessed),
+            "nnUNet_results": str(self.results),
+            "nnUNet_extTrainer": os.pathsep.join(map(str, own)),
+            "nnUNet_def_n_proc": "1",  # validation starts that many exporting processes
+            **variables,
+        }
+        result = subprocess.run(
+            [sys.executable, str(script), *map(str, arguments)],
+            env=environment,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and result.returncode:
+            pytest.fail(f"{command} {arguments} exited with {result.returncode}:\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def train(self, configuration: str, fold: object, *flags: object, trainer: str = "nnUNetTrainerCFNetTiny", **more):
+        arguments = (1, configuration, fold, "-tr", trainer, "-device", "cpu", *flags)
+        # epochs are two steps long: augment in the training process
+        return self.run("nnUNetv2_train", *arguments, **{"nnUNet_n_proc_DA": "0", **more})
+
+    def predict(
+        self, output: Path, configuration: str, *flags: object, trainer: str = "nnUNetTrainerCFNetTiny", **more
+    ):
+        images = self.raw / DATASET / "imagesTs"
+        arguments = ("-i", images, "-o", output, "-d", 1, "-c", configuration, "-tr", trainer, "-device", "cpu")
+        return self.run("nnUNetv2_predict", *arguments, "--disable_tta", "-npp", 1, "-nps", 1, *flags, **more)
+
+
+def shrink_plans(plans_file: Path) -> None:
+    """Narrow the planned networks so that a training step takes a fraction of a second."""
+    plans = json.loads(plans_file.read_text())
+    for configuration in plans["configurations"].values():
+        if "architecture" in configuration:
+            arguments = configuration["architecture"]["arch_kwargs"]
+            arguments["features_per_stage"] = [min(4 * 2**s, 32) for s in range(arguments["n_stages"])]
+            configuration["batch_size"] = 2
+    plans_file.write_text(json.dumps(plans))
+
+
+@pytest.fixture(scope="session")
+def new_workspace(tmp_path_factory) -> Callable[[], Workspace]:
+    """Makes an empty workspace."""
+
+    def make() -> Workspace:
+        workspace = Workspace(tmp_path_factory.mktemp("workspace"))
+        for folder in (workspace.raw, workspace.preprocessed, workspace.results):
+            folder.mkdir()
+        return workspace
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_workspace(new_workspace) -> Callable[..., Workspace]:
+    """Makes a workspace with a phantom dataset, planned (narrower than nnU-Net would) and preprocessed."""
+
+    def make(configurations: tuple[str, ...] = ("3d_fullres",), num_training: int = 5, num_test: int = 2) -> Workspace:
+        workspace = new_workspace()
+        write_dataset(workspace.raw / DATASET, num_training, num_test, seed=0, shape=(32, 32, 32))
+        arguments = ("-d", 1, "-c", *configurations, "-npfp", 1, "-np", *[1] * len(configurations))
+        workspace.run("nnUNetv2_plan_and_preprocess", *arguments)
+        shrink_plans(workspace.preprocessed / DATASET / "nnUNetPlans.json")
+        return workspace
+
+    return make
+
+
+DATASET_JSON = {
+    "channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"},
+    "labels": {"background": 0, "oedema": 1, "core": 2, "enhancing": 3},
+    "numTraining": 5,
+    "file_ending": ".nii.gz",
+}
+
+
+def _architecture(dim: int, residual: bool) -> dict:
+    blocks = (
+        {"n_blocks_per_stage": [1, 3, 4, 6], "n_conv_per_stage_decoder": [1, 1, 1]}
+        if residual
+        else {"n_conv_per_stage": [2, 2, 2, 2], "n_conv_per_stage_decoder": [2, 2, 2]}
+    )
+    return {
+        "network_class_name": "dynamic_network_architectures.architectures.unet."
+        + ("ResidualEncoderUNet" if residual else "PlainConvUNet"),
+        "arch_kwargs": {
+            "n_stages": 4,
+            "features_per_stage": [8, 16, 32, 64],
+            "conv_op": f"torch.nn.modules.conv.Conv{dim}d",
+            "kernel_sizes": [[3] * dim] * 4,
+            "strides": [[1] * dim, [2] * dim, [2] * dim, [2] * dim],
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dim}d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+            **blocks,
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def _configuration(dim: int, residual: bool, **more) -> dict:
+    return {
+        "data_identifier": f"nnUNetPlans_{dim}d",
+        "patch_size": [32] * dim,
+        "batch_size": 2,
+        "batch_dice": False,
+        "architecture": _architecture(dim, residual),
+        **more,
+    }
+
+
+@pytest.fixture
+def dataset_json() -> dict:
+    return deepcopy(DATASET_JSON)
+
+
+@pytest.fixture
+def make_plans() -> Callable[..., dict]:
+    def make(residual: bool = False) -> dict:
+        return {
+            "dataset_name": "Dataset001_Phantom",
+            "plans_name": "nnUNetPlans",
+            "label_manager": "LabelManager",
+            "continue_training": False,
+            "configurations": {
+                "2d": _configuration(2, residual),
+                "3d_lowres": _configuration(3, residual, next_stage="3d_cascade_fullres"),
+                "3d_fullres": _configuration(3, residual),
+                "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+            },
+        }
+
+    return make

@@ -1,0 +1,23 @@
+"""Trainers of two short epochs, found through nnUNet_extTrainer as a user's own are."""
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNet
+
+
+class _Tiny:
+    def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):  # noqa: B008
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = 2
+        self.num_iterations_per_epoch = 2
+        self.num_val_iterations_per_epoch = 1
+        self.save_every = 1
+
+
+class nnUNetTrainerCFNetTiny(_Tiny, nnUNetTrainerCFNet):
+    pass
+
+
+class nnUNetTrainerTiny(_Tiny, nnUNetTrainer):
+    pass

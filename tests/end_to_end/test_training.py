@@ -1,0 +1,177 @@
+"""One model, trained, continued, validated, predicted and shared with nnU-Net's own commands."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+
+from nnunetv2_cfnet.planning.plans import CFNET
+
+TRAINER = "nnUNetTrainerCFNetTiny"
+
+
+@pytest.fixture(scope="module")
+def workspace(make_workspace):
+    return make_workspace(("2d", "3d_fullres"))
+
+
+@pytest.fixture(scope="module")
+def model(workspace) -> Path:
+    """A model folder with fold 0 trained; tests that change it work on a copy."""
+    workspace.train("3d_fullres", 0, "--npz")
+    return workspace.model(TRAINER, "3d_fullres")
+
+
+def edit_checkpoint(path: Path, **changes: object) -> None:
+    checkpoint = torch.load(path, weights_only=False)
+    torch.save({**checkpoint, **changes}, path)
+
+
+def predict_from(workspace, model: Path, output: Path) -> dict[str, np.ndarray]:
+    """Probabilities of the held-out cases."""
+    images = workspace.raw / "Dataset001_Phantom" / "imagesTs"
+    arguments = ("-i", images, "-o", output, "-m", model, "-f", 0, "-device", "cpu", "--disable_tta")
+    workspace.run("nnUNetv2_predict_from_modelfolder", *arguments, "--save_probabilities", "-npp", 1, "-nps", 1)
+    return {path.name: np.load(path)["probabilities"] for path in sorted(output.glob("*.npz"))}
+
+
+def test_model_folder_names_cfnet_with_every_argument(model):
+    plans = json.loads((model / "plans.json").read_text())
+    for configuration in plans["configurations"].values():
+        assert configuration["architecture"]["network_class_name"] == CFNET
+        assert configuration["architecture"]["arch_kwargs"]["modality_groups"] == [[0, 2], [1, 3]]
+    assert (model / "fold_0" / "checkpoint_final.pth").is_file()
+    assert len(list((model / "fold_0" / "validation").glob("*.npz"))) == 1
+    (log,) = (model / "fold_0").glob("training_log_*.txt")
+    assert "CFNet's modality groups: (T1, T2) and (T1ce, FLAIR) - the paper's pairing" in log.read_text()
+
+
+def test_prediction_has_the_images_geometry(workspace, model, tmp_path):
+    workspace.predict(tmp_path, "3d_fullres", "-f", 0)
+    images = workspace.raw / "Dataset001_Phantom" / "imagesTs"
+    predictions = sorted(tmp_path.glob("*.nii.gz"))
+    assert len(predictions) == 2
+    for prediction in predictions:
+        image = SimpleITK.ReadImage(str(images / prediction.name.replace(".nii.gz", "_0000.nii.gz")))
+        segmentation = SimpleITK.ReadImage(str(prediction))
+        for of in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            assert getattr(segmentation, of)() == getattr(image, of)()
+
+
+def test_stock_trainer_predicts_the_same_probabilities(workspace, model, tmp_path):
+    as_stock = tmp_path / "as_stock"
+    shutil.copytree(model, as_stock)
+    edit_checkpoint(as_stock / "fold_0" / "checkpoint_final.pth", trainer_name="nnUNetTrainer")
+    ours = predict_from(workspace, model, tmp_path / "ours")
+    stock = predict_from(workspace, as_stock, tmp_path / "stock")
+    assert ours.keys() == stock.keys()
+    assert len(ours) == 2
+    for name, probabilities in ours.items():
+        assert np.array_equal(probabilities, stock[name])
+        assert probabilities.std() > 0
+
+
+def test_interrupted_training_is_continued(workspace, model):
+    fold = model / "fold_0"
+    kept = shutil.copytree(fold, model.parent / "kept")
+    edit_checkpoint(fold / "checkpoint_final.pth", current_epoch=1)
+    (fold / "checkpoint_final.pth").rename(fold / "checkpoint_latest.pth")
+    try:
+        output = workspace.train("3d_fullres", 0, "--c").stdout
+        assert (fold / "checkpoint_final.pth").is_file()
+    finally:
+        shutil.rmtree(fold)
+        kept.rename(fold)
+    assert "Epoch 1" in output
+    assert "Epoch 0" not in output
+
+
+def test_changed_groups_are_refused_and_the_model_kept(workspace, model):
+    dataset_file = workspace.preprocessed / "Dataset001_Phantom" / "dataset.json"
+    original, plans = dataset_file.read_text(), (model / "plans.json").read_text()
+    dataset_file.write_text(json.dumps({**json.loads(original), "cfnet_modality_groups": [[0, 1], [2, 3]]}))
+    try:
+        refused = workspace.train("3d_fullres", 1, check=False)
+    finally:
+        dataset_file.write_text(original)
+    assert refused.returncode != 0
+    assert "modality_groups: trained with [[0, 2], [1, 3]], now [[0, 1], [2, 3]]" in refused.stderr
+    assert refused.stderr.strip().splitlines()[-1].endswith("move the folder away to train anew.")
+    assert (model / "plans.json").read_text() == plans
+    assert not (model / "fold_1").exists()
+
+
+def test_unusable_plans_are_refused_with_one_message(workspace, model):
+    plans_file = workspace.preprocessed / "Dataset001_Phantom" / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    plans["plans_name"] = "Unusable"
+    plans["configurations"]["3d_fullres"]["patch_size"] = [24, 24, 30]
+    plans_file.with_name("Unusable.json").write_text(json.dumps(plans))
+    refused = workspace.train("3d_fullres", 0, "-p", "Unusable", check=False)
+    assert refused.returncode != 0
+    assert (
+        refused.stderr.strip()
+        .splitlines()[-1]
+        .startswith(
+            "ValueError: plans 'Unusable', configuration '3d_fullres': patch_size [24, 24, 30] has 30 voxels on axis 2"
+        )
+    )
+    assert not workspace.model(TRAINER, "3d_fullres", plans="Unusable").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [("--val",), ("--val", "--val_best")])
+def test_validation_alone(workspace, model, flags):
+    validation = model / "fold_0" / "validation"
+    shutil.rmtree(validation)
+    output = workspace.train("3d_fullres", 0, "--npz", *flags).stdout
+    assert "Validation complete" in output
+    assert "Epoch 0" not in output
+    assert (validation / "summary.json").is_file()
+    assert len(list(validation.glob("*.npz"))) == 1
+
+
+@pytest.mark.slow
+def test_two_dimensional_configuration(workspace, tmp_path):
+    workspace.train("2d", 0)
+    workspace.predict(tmp_path, "2d", "-f", 0)
+    assert len(list(tmp_path.glob("*.nii.gz"))) == 2
+
+
+@pytest.mark.slow
+def test_shared_as_a_zip(workspace, model, tmp_path):
+    archive = tmp_path / "model.zip"
+    workspace.run("nnUNetv2_export_model_to_zip", "-d", 1, "-o", archive, "-c", "3d_fullres", "-tr", TRAINER, "-f", 0)
+    received = tmp_path / "results"
+    received.mkdir()
+    workspace.run("nnUNetv2_install_pretrained_model_from_zip", archive, nnUNet_results=str(received))
+    installed = received / model.relative_to(workspace.results)
+    expected = predict_from(workspace, model, tmp_path / "expected")
+    for name, probabilities in predict_from(workspace, installed, tmp_path / "predicted").items():
+        assert np.array_equal(probabilities, expected[name])
+
+
+@pytest.mark.slow
+def test_pretrained_weights_for_labels_with_an_ignore_label(workspace, model):
+    """Another class count, labels instead of regions, and voxels that no loss sees."""
+    source, other = (workspace.raw / name for name in ("Dataset001_Phantom", "Dataset002_Labels"))
+    shutil.copytree(source, other)
+    dataset_json = json.loads((source / "dataset.json").read_text())
+    dataset_json["labels"] = {"background": 0, "oedema": 1, "core": 2, "ignore": 3}
+    del dataset_json["regions_class_order"]
+    (other / "dataset.json").write_text(json.dumps(dataset_json))
+    workspace.run("nnUNetv2_plan_and_preprocess", "-d", 2, "-c", "3d_fullres", "-npfp", 1, "-np", 1)
+    plans = json.loads((workspace.preprocessed / source.name / "nnUNetPlans.json").read_text())
+    plans["dataset_name"] = other.name
+    (workspace.preprocessed / other.name / "nnUNetPlans.json").write_text(json.dumps(plans))
+    checkpoint = model / "fold_0" / "checkpoint_final.pth"
+    output = workspace.run(
+        *("nnUNetv2_train", 2, "3d_fullres", 0, "-tr", TRAINER, "-device", "cpu", "-pretrained_weights", checkpoint),
+        nnUNet_n_proc_DA="0",
+    ).stdout
+    assert "Loading pretrained weights" in output
+    assert "Validation complete" in output

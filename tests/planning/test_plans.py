@@ -1,0 +1,217 @@
+"""From nnU-Net's plans to CFNet's arguments, and the guard on trained model folders."""
+
+import inspect
+import json
+from copy import deepcopy
+
+import pytest
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_cfnet.architecture.cfnet import CFNet
+from nnunetv2_cfnet.planning.plans import CFNET, GIVEN_BY_NNUNET, cfnet_plans, keep_trained_plans
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_every_configuration_names_cfnet_with_every_argument(make_plans, dataset_json, residual):
+    plans = make_plans(residual)
+    translated = cfnet_plans(plans, dataset_json, "3d_fullres").plans
+    expected = set(inspect.signature(CFNet).parameters) - set(GIVEN_BY_NNUNET)
+    for name, configuration in translated["configurations"].items():
+        architecture = configuration["architecture"]
+        assert architecture["network_class_name"] == CFNET, name
+        assert set(architecture["arch_kwargs"]) == expected, name
+        own = make_plans(residual)["configurations"][name].get("architecture", {"arch_kwargs": {}})["arch_kwargs"]
+        assert own.items() <= architecture["arch_kwargs"].items(), name
+    assert json.loads(json.dumps(translated)) == translated
+    assert plans == make_plans(residual)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("configuration", ["2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"])
+def test_stock_nnunet_builds_the_network_from_the_plans(make_plans, dataset_json, configuration, residual):
+    manager = PlansManager(cfnet_plans(make_plans(residual), dataset_json, configuration).plans)
+    architecture = manager.get_configuration(configuration)
+    channels = determine_num_input_channels(manager, architecture, dataset_json)
+    network = get_network_from_plans(
+        architecture.network_arch_class_name,
+        architecture.network_arch_init_kwargs,
+        architecture.network_arch_init_kwargs_req_import,
+        channels,
+        4,
+        deep_supervision=False,
+    )
+    # the cascade's three one-hot channels go to both encoders
+    one_hot = [4, 5, 6] if configuration == "3d_cascade_fullres" else []
+    assert network.encoder.modality_groups == [[0, 2, *one_hot], [1, 3, *one_hot]]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_any_number_of_channels(make_plans, dataset_json, channels):
+    dataset_json["channel_names"] = {str(index): f"sequence {index}" for index in range(channels)}
+    groups = [list(range((channels + 1) // 2)), list(range((channels + 1) // 2, channels)) or [0]]
+    plans = cfnet_plans(make_plans(), dataset_json, "3d_fullres").plans
+    assert plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["modality_groups"] == groups
+
+
+def test_note_says_which_groups_and_why(make_plans, dataset_json):
+    (note,) = cfnet_plans(make_plans(), dataset_json, "2d").notes
+    assert note == (
+        "CFNet's modality groups: (T1, T2) and (T1ce, FLAIR) - the paper's pairing (T1, T2) and (T1ce, FLAIR), "
+        "by channel name."
+    )
+
+
+def test_dilations_fit_the_bottleneck(make_plans, dataset_json):
+    plans = make_plans()
+    plans["configurations"]["3d_fullres"]["patch_size"] = [8, 24, 64]
+    arguments = cfnet_plans(plans, dataset_json, "3d_fullres").plans["configurations"]["3d_fullres"]["architecture"]
+    assert arguments["arch_kwargs"]["context_dilations"] == [[1, 1, 1], [1, 2, 2], [1, 2, 3], [1, 2, 4]]
+
+
+def test_plans_that_name_cfnet_are_used_as_they_are(make_plans, dataset_json):
+    plans = cfnet_plans(make_plans(), dataset_json, "2d").plans
+    for configuration in plans["configurations"].values():
+        configuration["architecture"]["arch_kwargs"] |= {"context": False, "modality_groups": [[0], [1, 2, 3]]}
+    again = cfnet_plans(plans, dataset_json, "2d")
+    assert again.plans == plans
+    assert again.notes == ["CFNet's modality groups: (T1) and (T1ce, T2, FLAIR) - named by the plans file."]
+
+
+def test_plans_in_nnunets_old_format_are_translated(make_plans, dataset_json):
+    plans = make_plans()
+    configuration = plans["configurations"]["2d"]
+    del configuration["architecture"]
+    configuration |= {
+        "UNet_class_name": "PlainConvUNet",
+        "UNet_base_num_features": 8,
+        "n_conv_per_stage_encoder": [2, 2, 2],
+        "n_conv_per_stage_decoder": [2, 2],
+        "num_pool_per_axis": [2, 2],
+        "pool_op_kernel_sizes": [[1, 1], [2, 2], [2, 2]],
+        "conv_kernel_sizes": [[3, 3]] * 3,
+        "unet_max_num_features": 16,
+    }
+    with pytest.warns(UserWarning, match="old nnU-Net plans format"):
+        translated = cfnet_plans(plans, dataset_json, "2d").plans
+    assert translated["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] == [8, 16, 16]
+
+
+def test_another_architecture_is_refused(make_plans, dataset_json):
+    plans = make_plans()
+    plans["configurations"]["2d"]["architecture"]["network_class_name"] = "some.where.Primus"
+    message = (
+        r"plans 'nnUNetPlans', configuration '2d': CFNet can't take the place of some\.where\.Primus.*Use plans of"
+    )
+    with pytest.raises(ValueError, match=message):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
+def test_an_argument_that_cfnet_lacks_is_refused(make_plans, dataset_json):
+    plans = make_plans(residual=True)
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= {"stem_channels": 16, "bottleneck_channels": None}
+    with pytest.raises(ValueError, match=r"CFNet has no argument for \{'stem_channels': 16\}"):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
+def test_a_patch_that_the_strides_do_not_divide_is_refused(make_plans, dataset_json):
+    plans = make_plans()
+    plans["configurations"]["3d_fullres"]["patch_size"] = [32, 36, 32]
+    message = (
+        r"configuration '3d_fullres': patch_size \[32, 36, 32\] has 36 voxels on axis 1, which the strides' product 8 "
+        "does not divide. Set it to 32 or 40 in the plans file"
+    )
+    with pytest.raises(ValueError, match=message):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
+def test_arguments_that_cfnet_refuses_name_the_plans(make_plans, dataset_json):
+    plans = cfnet_plans(make_plans(), dataset_json, "2d").plans
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["architecture_version"] = 99
+    with pytest.raises(ValueError, match="plans 'nnUNetPlans', configuration '2d': architecture_version=99"):
+        cfnet_plans(plans, dataset_json, "2d")
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= {"architecture_version": 1, "typo": 1}
+    with pytest.raises(
+        ValueError, match=r"plans 'nnUNetPlans', configuration '2d': .*unexpected keyword argument 'typo'"
+    ):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
+@pytest.fixture
+def trained(tmp_path, make_plans, dataset_json):
+    """plans.json of a model folder, as nnU-Net writes it at a fold's start."""
+    plans = cfnet_plans(make_plans(), dataset_json, "2d").plans
+    del plans["continue_training"]
+    path = tmp_path / "plans.json"
+    path.write_text(json.dumps(plans))
+    return path
+
+
+def keep(plans, dataset_json, trained, configuration="2d"):
+    return keep_trained_plans(cfnet_plans(plans, dataset_json, configuration), plans, configuration, trained)
+
+
+def test_further_folds_of_an_unchanged_plan_go_on(make_plans, dataset_json, trained):
+    ours = cfnet_plans(make_plans(), dataset_json, "2d")
+    assert keep(make_plans(), dataset_json, trained) == ours
+    assert keep(make_plans(), dataset_json, trained.with_name("absent.json")) == ours
+
+
+def test_a_changed_plan_is_refused_with_the_difference(make_plans, dataset_json, trained):
+    plans = make_plans()
+    plans["configurations"]["2d"]["batch_size"] = 4
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] = [8, 16, 32, 32]
+    with pytest.raises(ValueError, match="was trained with other settings") as refusal:
+        keep(plans, dataset_json, trained)
+    message = str(refusal.value)
+    assert str(trained.parent) in message
+    assert "configuration.batch_size: trained with 2, now 4" in message
+    assert "arch_kwargs.features_per_stage: trained with [8, 16, 32, 64], now [8, 16, 32, 32]" in message
+    assert "move the folder away" in message
+
+
+def test_changed_groups_are_refused_with_the_difference(make_plans, dataset_json, trained):
+    dataset_json["cfnet_modality_groups"] = [["T1", "T1ce"], ["T2", "FLAIR"]]
+    with pytest.raises(
+        ValueError, match=r"modality_groups: trained with \[\[0, 2\], \[1, 3\]\], now \[\[0, 1\], \[2, 3\]\]"
+    ):
+        keep(make_plans(), dataset_json, trained)
+
+
+def test_another_configuration_may_change(make_plans, dataset_json, trained):
+    plans = make_plans()
+    plans["configurations"]["3d_fullres"]["batch_size"] = 4
+    keep(plans, dataset_json, trained)
+
+
+def test_arguments_that_this_release_would_choose_otherwise_are_kept(make_plans, dataset_json, trained):
+    recorded = json.loads(trained.read_text())
+    recorded["configurations"]["2d"]["architecture"]["arch_kwargs"] |= {"recompute": False, "fusion_heads": [1] * 4}
+    trained.write_text(json.dumps(recorded))
+    kept = keep(make_plans(), dataset_json, trained)
+    arguments = kept.plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    assert (arguments["recompute"], arguments["fusion_heads"]) == (False, [1] * 4)
+    assert f"kept as {trained} has them: fusion_heads=[1, 1, 1, 1], recompute=False" in kept.notes[-1]
+
+
+def test_an_argument_changed_in_plans_that_name_cfnet_is_refused(make_plans, dataset_json, trained):
+    plans = deepcopy(json.loads(trained.read_text()))
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["context"] = False
+    with pytest.raises(ValueError, match="context: trained with True, now False"):
+        keep(plans, dataset_json, trained)
+
+
+def test_a_model_folder_of_another_version_is_refused(make_plans, dataset_json, trained):
+    recorded = json.loads(trained.read_text())
+    recorded["configurations"]["2d"]["architecture"]["arch_kwargs"]["architecture_version"] = 0
+    trained.write_text(json.dumps(recorded))
+    with pytest.raises(ValueError, match="architecture_version: trained with 0, now 1"):
+        keep(make_plans(), dataset_json, trained)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"configurations": {}}'])
+def test_an_unreadable_model_folder_is_named(make_plans, dataset_json, trained, content):
+    trained.write_text(content)
+    with pytest.raises(ValueError, match=r"plans\.json can't be read as CFNet's plans of '2d'.*Restore it"):
+        keep(make_plans(), dataset_json, trained)

@@ -1,0 +1,80 @@
+"""The trainer classes, without training."""
+
+import json
+import pickle
+import sys
+
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.variants.training_length import nnUNetTrainer_Xepochs
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunetv2_cfnet.architecture.cfnet import CFNet
+from nnunetv2_cfnet.training import trainers
+from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNet
+
+
+@pytest.fixture
+def plans(make_plans):
+    return make_plans()
+
+
+def test_epoch_variants_are_nnunets_own_list():
+    theirs = {name.partition("_")[2] for name in vars(nnUNetTrainer_Xepochs) if name.startswith("nnUNetTrainer_")}
+    ours = {name.partition("_")[2] for name in vars(trainers) if name.startswith("nnUNetTrainerCFNet_")}
+    assert ours == theirs - {"NoMirroring"}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("suffix", "epochs"), [("", 1000), ("_1epoch", 1), ("_5epochs", 5), ("_8000epochs", 8000)])
+def test_variants_differ_in_epochs_alone(plans, dataset_json, results, suffix, epochs):
+    trainer_class = recursive_find_trainer_class_by_name(f"nnUNetTrainerCFNet{suffix}")
+    trainer = trainer_class(plans, "2d", 0, dataset_json, torch.device("cpu"))
+    assert trainer.num_epochs == epochs
+    assert trainer.num_iterations_per_epoch == 250
+    assert issubclass(trainer_class, nnUNetTrainerCFNet)
+    assert pickle.loads(pickle.dumps(trainer_class)) is trainer_class
+    assert trainer_class.__module__ in sys.modules
+
+
+def test_log_says_which_groups_were_chosen(plans, dataset_json, results):
+    trainer = nnUNetTrainerCFNet(plans, "2d", 0, dataset_json, torch.device("cpu"))
+    with open(trainer.log_file) as log:
+        assert "CFNet's modality groups: (T1, T2) and (T1ce, FLAIR) - the paper's pairing" in log.read()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("configuration", ["2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"])
+def test_any_number_of_channels_and_every_configuration(plans, dataset_json, results, configuration, channels):
+    dataset_json["channel_names"] = {str(index): f"c{index}" for index in range(channels)}
+    trainer = nnUNetTrainerCFNet(plans, configuration, 0, dataset_json, torch.device("cpu"))
+    inputs = channels + (3 if trainer.is_cascaded else 0)
+    network = trainer.build_network_architecture(
+        trainer.plans_manager, trainer.configuration_manager, inputs, trainer.label_manager.num_segmentation_heads
+    )
+    assert isinstance(network, CFNet)
+    size = trainer.configuration_manager.patch_size
+    assert network(torch.zeros(1, inputs, *size))[0].shape == (1, 4, *size)
+
+
+def test_an_unusable_plan_is_refused_before_anything_is_written(plans, dataset_json, results):
+    plans["configurations"]["2d"]["patch_size"] = [32, 33]
+    with pytest.raises(ValueError, match=r"patch_size \[32, 33\]"):
+        nnUNetTrainerCFNet(plans, "2d", 0, dataset_json, torch.device("cpu"))
+    assert list(results.iterdir()) == []
+
+
+def test_changed_groups_leave_a_trained_folder_as_it_is(plans, dataset_json, results):
+    trainer = nnUNetTrainerCFNet(json.loads(json.dumps(plans)), "2d", 0, dataset_json, torch.device("cpu"))
+    model = results / "Dataset001_Phantom" / "nnUNetTrainerCFNet__nnUNetPlans__2d"
+    (model / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))  # as on_train_start does
+    before = sorted(model.rglob("*")), (model / "plans.json").read_text()
+    dataset_json["cfnet_modality_groups"] = [[0, 1], [2, 3]]
+    with pytest.raises(ValueError, match="was trained with other settings"):
+        nnUNetTrainerCFNet(plans, "2d", 1, dataset_json, torch.device("cpu"))
+    assert (sorted(model.rglob("*")), (model / "plans.json").read_text()) == before
