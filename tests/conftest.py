@@ -51,6 +51,7 @@ class Workspace:
             "nnUNet_preprocessed": str(self.preprocessed),
             "nnUNet_results": str(self.results),
             "nnUNet_extTrainer": os.pathsep.join(map(str, own)),
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow two busy cores down
             "nnUNet_def_n_proc": "1",  # validation starts that many exporting processes
             **variables,
         }

@@ -1,0 +1,33 @@
+"""Distributed data parallel as nnU-Net uses it: without find_unused_parameters."""
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_cfnet.architecture.cfnet import CFNet
+
+
+def train_two_steps(rank: int, rendezvous: str, arguments: dict) -> None:
+    """DDP fails in the second step if a parameter took no part in the first."""
+    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    torch.manual_seed(rank)
+    network = DistributedDataParallel(CFNet(4, num_classes=3, deep_supervision=True, **arguments))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = sum(output.square().mean() for output in network(torch.randn(2, 4, 16, 16)))
+        loss.backward()
+        optimizer.step()
+    for parameter in network.parameters():
+        of_first = parameter.detach().clone()
+        distributed.broadcast(of_first, src=0)
+        assert torch.equal(of_first, parameter)
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("switches", [{}, {"recompute": False}, {"fusion": "concatenation", "communication": False}])
+def test_two_processes_train_the_wrapped_network(plan_arguments, tmp_path, switches):
+    arguments = {**plan_arguments(2, 3), **switches}
+    multiprocessing.spawn(train_two_steps, args=(str(tmp_path / "rendezvous"), arguments), nprocs=2)
