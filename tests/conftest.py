@@ -2,8 +2,8 @@
 
 import json
 import os
+import shutil
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Callable
 from copy import deepcopy
@@ -15,7 +15,6 @@ import pytest
 from nnunetv2_cfnet.data.phantom import write_dataset
 
 TRAINERS = Path(__file__).parent / "data" / "trainers"
-DATASET = "Dataset001_Phantom"
 
 
 @dataclass
@@ -23,6 +22,7 @@ class Workspace:
     """nnUNet_raw, _preprocessed and _results below one folder, and the commands that work in it."""
 
     root: Path
+    dataset: str = "Dataset001_Phantom"
 
     @property
     def raw(self) -> Path:
@@ -36,36 +36,54 @@ class Workspace:
     def results(self) -> Path:
         return self.root / "nnUNet_results"
 
-    def model(self, trainer: str, configuration: str, dataset: str = DATASET, plans: str = "nnUNetPlans") -> Path:
-        return self.results / dataset / f"{trainer}__{plans}__{configuration}"
+    @property
+    def plans_file(self) -> Path:
+        return self.preprocessed / self.dataset / "nnUNetPlans.json"
 
-    def run(
-        self, command: str, *arguments: object, check: bool = True, **variables: str
-    ) -> subprocess.CompletedProcess:
-        """Run a console script of the running environment; the tiny trainers are on nnUNet_extTrainer."""
-        script = Path(sysconfig.get_path("scripts"), command)
-        own = [TRAINERS, *filter(None, os.environ.get("nnUNet_extTrainer", "").split(os.pathsep))]
-        environment = {
+    def model(self, trainer: str, configuration: str, plans: str = "nnUNetPlans") -> Path:
+        return self.results / self.dataset / f"{trainer}__{plans}__{configuration}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """nnU-Net's variables, with the tiny trainers on nnUNet_extTrainer."""
+        extra = [TRAINERS, *filter(None, os.environ.get("nnUNet_extTrainer", "").split(os.pathsep))]
+        return {
             **os.environ,
+            "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
             "nnUNet_raw": str(self.raw),
             "nnUNet_preprocessed": str(self.preprocessed),
             "nnUNet_results": str(self.results),
-            "nnUNet_extTrainer": os.pathsep.join(map(str, own)),
+            "nnUNet_extTrainer": os.pathsep.join(map(str, extra)),
             "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow two busy cores down
             "nnUNet_def_n_proc": "1",  # validation starts that many exporting processes
-            **variables,
         }
+
+    def run(self, *command: object, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
+        """Run a console command of the running environment."""
         result = subprocess.run(
-            [sys.executable, str(script), *map(str, arguments)],
-            env=environment,
+            [shutil.which(command[0], path=self.environment["PATH"]), *map(str, command[1:])],
+            env={**self.environment, **variables},
             cwd=self.root,
             capture_output=True,
             text=True,
             check=False,
         )
         if check and result.returncode:
-            pytest.fail(f"{command} {arguments} exited with {result.returncode}:\n{result.stdout}\n{result.stderr}")
+            pytest.fail(f"{command} exited with {result.returncode}:\n{result.stdout}\n{result.stderr}")
         return result
+
+    def write_phantom(self, num_training: int, num_test: int) -> None:
+        write_dataset(self.raw / self.dataset, num_training, num_test, seed=0, shape=(32, 32, 32))
+
+    def shrink_plans(self) -> None:
+        """Narrow the planned networks so that a training step takes a fraction of a second."""
+        plans = json.loads(self.plans_file.read_text())
+        for configuration in plans["configurations"].values():
+            if "architecture" in configuration:
+                arguments = configuration["architecture"]["arch_kwargs"]
+                arguments["features_per_stage"] = [min(4 * 2**s, 32) for s in range(arguments["n_stages"])]
+                configuration["batch_size"] = 2
+        self.plans_file.write_text(json.dumps(plans))
 
     def train(self, configuration: str, fold: object, *flags: object, trainer: str = "nnUNetTrainerCFNetTiny", **more):
         arguments = (1, configuration, fold, "-tr", trainer, "-device", "cpu", *flags)
@@ -75,20 +93,9 @@ class Workspace:
     def predict(
         self, output: Path, configuration: str, *flags: object, trainer: str = "nnUNetTrainerCFNetTiny", **more
     ):
-        images = self.raw / DATASET / "imagesTs"
+        images = self.raw / self.dataset / "imagesTs"
         arguments = ("-i", images, "-o", output, "-d", 1, "-c", configuration, "-tr", trainer, "-device", "cpu")
         return self.run("nnUNetv2_predict", *arguments, "--disable_tta", "-npp", 1, "-nps", 1, *flags, **more)
-
-
-def shrink_plans(plans_file: Path) -> None:
-    """Narrow the planned networks so that a training step takes a fraction of a second."""
-    plans = json.loads(plans_file.read_text())
-    for configuration in plans["configurations"].values():
-        if "architecture" in configuration:
-            arguments = configuration["architecture"]["arch_kwargs"]
-            arguments["features_per_stage"] = [min(4 * 2**s, 32) for s in range(arguments["n_stages"])]
-            configuration["batch_size"] = 2
-    plans_file.write_text(json.dumps(plans))
 
 
 @pytest.fixture(scope="session")
@@ -110,10 +117,10 @@ def make_workspace(new_workspace) -> Callable[..., Workspace]:
 
     def make(configurations: tuple[str, ...] = ("3d_fullres",), num_training: int = 5, num_test: int = 2) -> Workspace:
         workspace = new_workspace()
-        write_dataset(workspace.raw / DATASET, num_training, num_test, seed=0, shape=(32, 32, 32))
+        workspace.write_phantom(num_training, num_test)
         arguments = ("-d", 1, "-c", *configurations, "-npfp", 1, "-np", *[1] * len(configurations))
         workspace.run("nnUNetv2_plan_and_preprocess", *arguments)
-        shrink_plans(workspace.preprocessed / DATASET / "nnUNetPlans.json")
+        workspace.shrink_plans()
         return workspace
 
     return make

@@ -29,7 +29,7 @@ def add_cascade(plans_file) -> None:
 
 def test_cascade_trains_and_predicts(make_workspace, tmp_path):
     workspace = make_workspace(("3d_fullres",), num_training=5, num_test=1)
-    add_cascade(workspace.preprocessed / "Dataset001_Phantom" / "nnUNetPlans.json")
+    add_cascade(workspace.plans_file)
     workspace.run("nnUNetv2_preprocess", "-d", 1, "-c", "3d_lowres", "-np", 1)
     for fold in range(5):  # the next stage needs a segmentation of every training case
         workspace.train("3d_lowres", fold)

@@ -33,7 +33,7 @@ def edit_checkpoint(path: Path, **changes: object) -> None:
 
 def predict_from(workspace, model: Path, output: Path) -> dict[str, np.ndarray]:
     """Probabilities of the held-out cases."""
-    images = workspace.raw / "Dataset001_Phantom" / "imagesTs"
+    images = workspace.raw / workspace.dataset / "imagesTs"
     arguments = ("-i", images, "-o", output, "-m", model, "-f", 0, "-device", "cpu", "--disable_tta")
     workspace.run("nnUNetv2_predict_from_modelfolder", *arguments, "--save_probabilities", "-npp", 1, "-nps", 1)
     return {path.name: np.load(path)["probabilities"] for path in sorted(output.glob("*.npz"))}
@@ -52,7 +52,7 @@ def test_model_folder_names_cfnet_with_every_argument(model):
 
 def test_prediction_has_the_images_geometry(workspace, model, tmp_path):
     workspace.predict(tmp_path, "3d_fullres", "-f", 0)
-    images = workspace.raw / "Dataset001_Phantom" / "imagesTs"
+    images = workspace.raw / workspace.dataset / "imagesTs"
     predictions = sorted(tmp_path.glob("*.nii.gz"))
     assert len(predictions) == 2
     for prediction in predictions:
@@ -91,7 +91,7 @@ def test_interrupted_training_is_continued(workspace, model):
 
 
 def test_changed_groups_are_refused_and_the_model_kept(workspace, model):
-    dataset_file = workspace.preprocessed / "Dataset001_Phantom" / "dataset.json"
+    dataset_file = workspace.preprocessed / workspace.dataset / "dataset.json"
     original, plans = dataset_file.read_text(), (model / "plans.json").read_text()
     dataset_file.write_text(json.dumps({**json.loads(original), "cfnet_modality_groups": [[0, 1], [2, 3]]}))
     try:
@@ -106,11 +106,10 @@ def test_changed_groups_are_refused_and_the_model_kept(workspace, model):
 
 
 def test_unusable_plans_are_refused_with_one_message(workspace, model):
-    plans_file = workspace.preprocessed / "Dataset001_Phantom" / "nnUNetPlans.json"
-    plans = json.loads(plans_file.read_text())
+    plans = json.loads(workspace.plans_file.read_text())
     plans["plans_name"] = "Unusable"
     plans["configurations"]["3d_fullres"]["patch_size"] = [24, 24, 30]
-    plans_file.with_name("Unusable.json").write_text(json.dumps(plans))
+    workspace.plans_file.with_name("Unusable.json").write_text(json.dumps(plans))
     refused = workspace.train("3d_fullres", 0, "-p", "Unusable", check=False)
     assert refused.returncode != 0
     assert (
@@ -158,14 +157,14 @@ def test_shared_as_a_zip(workspace, model, tmp_path):
 @pytest.mark.slow
 def test_pretrained_weights_for_labels_with_an_ignore_label(workspace, model):
     """Another class count, labels instead of regions, and voxels that no loss sees."""
-    source, other = (workspace.raw / name for name in ("Dataset001_Phantom", "Dataset002_Labels"))
+    source, other = (workspace.raw / name for name in (workspace.dataset, "Dataset002_Labels"))
     shutil.copytree(source, other)
     dataset_json = json.loads((source / "dataset.json").read_text())
     dataset_json["labels"] = {"background": 0, "oedema": 1, "core": 2, "ignore": 3}
     del dataset_json["regions_class_order"]
     (other / "dataset.json").write_text(json.dumps(dataset_json))
     workspace.run("nnUNetv2_plan_and_preprocess", "-d", 2, "-c", "3d_fullres", "-npfp", 1, "-np", 1)
-    plans = json.loads((workspace.preprocessed / source.name / "nnUNetPlans.json").read_text())
+    plans = json.loads(workspace.plans_file.read_text())
     plans["dataset_name"] = other.name
     (workspace.preprocessed / other.name / "nnUNetPlans.json").write_text(json.dumps(plans))
     checkpoint = model / "fold_0" / "checkpoint_final.pth"

@@ -1,0 +1,89 @@
+"""Every command of the README is run by a test, and its picture is the code's."""
+
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.evaluation.evaluate_predictions import load_summary_json
+
+from nnunetv2_cfnet.data.phantom import REGIONS
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^(?:<!-- command: (\w+) -->\n)?```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# run by tests/test_demo.py, .ci/run, tests/test_install.py, tests/test_doctor.py and the test below
+ELSEWHERE = {"demo", "tests", "install", "doctor"}
+WALK_THROUGH = ("plan", "train", "baseline", "predict", "share", "receive")
+
+
+@pytest.fixture(scope="module")
+def commands() -> dict[str, str]:
+    return dict(BLOCK.findall((ROOT / "README.md").read_text()))
+
+
+def test_every_command_has_a_test(commands):
+    assert set(commands) == {*ELSEWHERE, *WALK_THROUGH}
+
+
+def test_fresh_machine_commands_are_one_line_with_all_their_set_up(commands):
+    assert commands["demo"] == ("python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/nnunetv2_cfnet demo\n")
+    assert commands["tests"] == ('python3 -m venv .venv && .venv/bin/pip install ".[dev]" && .venv/bin/pytest\n')
+    assert commands["install"] == "pip install .\n"
+    assert commands["doctor"] == "nnunetv2_cfnet doctor\n"
+
+
+def test_picture_is_drawn_from_the_code(tmp_path):
+    script = tmp_path / "draw_architecture.py"
+    script.write_text((ROOT / "docs" / "draw_architecture.py").read_text())
+    subprocess.run([sys.executable, str(script)], check=True)
+    drawn, committed = script.with_name("architecture.svg"), ROOT / "docs" / "architecture.svg"
+    assert drawn.read_text() == committed.read_text(), "run docs/draw_architecture.py and commit what it draws"
+
+
+@pytest.mark.slow
+def test_walk_through(commands, new_workspace):
+    """Five folds of two trainers, the best of them, ensembled, postprocessed, evaluated, and shared."""
+    workspace = new_workspace()
+    workspace.write_phantom(num_training=5, num_test=2)
+    run = partial(workspace.run, "bash", "-euo", "pipefail", "-c")
+    run(as_test(commands["plan"]))
+    workspace.shrink_plans()
+    run(as_test(commands["train"]), nnUNet_n_proc_DA="0")
+    found = run(as_test(commands["baseline"]), nnUNet_n_proc_DA="0").stdout
+    models = [f"{trainer}__nnUNetPlans__3d_fullres" for trainer in ("nnUNetTrainerCFNetTiny", "nnUNetTrainerTiny")]
+    assert all(model in found for model in models)
+    run(as_test(commands["predict"]))
+    assert len(list((workspace.root / "predicted_both").glob("*.nii.gz"))) == 2
+
+    best = load_json(str(workspace.results / workspace.dataset / "inference_information.json"))[
+        "best_model_or_ensemble"
+    ]
+    workspace.run(
+        *("nnUNetv2_apply_postprocessing", "-i", "predicted_both", "-o", "final", "-np", 1),
+        *("-pp_pkl_file", best["postprocessing_file"], "-plans_json", best["some_plans_file"]),
+        *("-dataset_json", workspace.results / workspace.dataset / models[0] / "dataset.json"),
+    )
+    workspace.run(
+        *("nnUNetv2_evaluate_folder", workspace.raw / workspace.dataset / "labelsTs", "final", "-np", 1),
+        *("-djfile", workspace.raw / workspace.dataset / "dataset.json"),
+        *("-pfile", workspace.plans_file),
+    )
+    summary = load_summary_json(str(workspace.root / "final" / "summary.json"))
+    assert len(summary["metric_per_case"]) == 2
+    assert set(summary["mean"]) == set(REGIONS.values())
+
+    run(as_test(commands["share"]))
+    received = workspace.root / "received"
+    received.mkdir()
+    run(as_test(commands["receive"]), nnUNet_results=str(received))
+    assert len(list((received / workspace.dataset / models[0]).glob("fold_*/checkpoint_final.pth"))) == 5
+
+
+def as_test(block: str) -> str:
+    """The README's commands with short trainers, on the CPU and on the phantom."""
+    block = re.sub(r"\b(nnUNetTrainer(CFNet)?)\b", r"\1Tiny", block)
+    block = re.sub(r"\b(nnUNetv2_(train|predict))\b", r"\1 -device cpu", block)
+    return block.replace("Dataset001_BraTS2020", "Dataset001_Phantom")
