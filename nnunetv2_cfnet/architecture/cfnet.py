@@ -201,7 +201,7 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             if not attended[stage] and 2 * width == channels:
                 return PlainConcatenation()
             if not attended[stage] or fusion == "concatenation":
-                return ConcatenationFusion(conv_op, width, channels, norm=norm, nonlin=activation)
+                return ConcatenationFusion(conv_op, width, channels, norm=norm, nonlin=activation, recompute=recompute)
             if fusion_merge == "linear":
                 merge: nn.Module = LinearMerge(conv_op, width, channels, norm=norm, nonlin=activation)
             else:

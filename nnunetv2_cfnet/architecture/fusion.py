@@ -223,6 +223,7 @@ class ConcatenationFusion(nn.Module):
         output_channels: channels of the fused map.
         norm: makes N for a number of channels.
         nonlin: makes phi.
+        recompute: recompute in backward instead of saving what the module holds.
 
     Shape:
         two of (B, C, *S) -> (B, output_channels, *S).
@@ -235,11 +236,16 @@ class ConcatenationFusion(nn.Module):
         output_channels: int,
         norm: Callable[[int], nn.Module],
         nonlin: Callable[[], nn.Module],
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.merge = nn.Sequential(conv_op(2 * input_channels, output_channels, 1), norm(output_channels), nonlin())
+        self.run = runner(recompute)
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return self.run(self._fuse, first, second)
+
+    def _fuse(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         return self.merge(torch.cat((first, second), dim=1))
 
 
