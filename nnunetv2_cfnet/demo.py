@@ -77,8 +77,12 @@ class Workplace:
     def preprocessed(self) -> Path:
         return self.out / "nnUNet_preprocessed" / DATASET
 
+    @property
+    def results(self) -> Path:
+        return self.out / "nnUNet_results" / DATASET
+
     def fold(self, fold: int) -> Path:
-        return self.out / "nnUNet_results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}" / f"fold_{fold}"
+        return self.results / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}" / f"fold_{fold}"
 
     @property
     def predictions(self) -> Path:
@@ -137,6 +141,7 @@ def run_demo(out: Path, device: str) -> None:
         print(f"\n{DATASET} is there already")
     else:
         print(f"\nMaking {DATASET}: {NUM_TRAINING} training and {NUM_HELD_OUT} held-out cases", flush=True)
+        shutil.rmtree(work.results, ignore_errors=True)  # trained on data that is gone
         write_dataset(work.raw, NUM_TRAINING, NUM_HELD_OUT, seed=SEED, shape=SHAPE)
 
     for step in plan_steps(work, device):

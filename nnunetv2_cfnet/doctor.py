@@ -94,7 +94,8 @@ def _trainer() -> str:
             f"nnU-Net does not find {TRAINER}: nnunetv2_cfnet.pth did not run when Python started; install "
             f'nnunetv2_cfnet again with pip (not with --target), or: export {SEARCH_VARIABLE}="{HOOK_FOLDER}"'
         ) from error
-    except Exception as error:  # any module on the search path can fail to import, and nnU-Net then stops
+    # any module on the search path can fail to import, or call sys.exit, and nnU-Net then stops
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"nnU-Net's search for {TRAINER} stops with {type(error).__name__}: {error}; mend that module, or take its "
             f"folder off {SEARCH_VARIABLE}={os.environ.get(SEARCH_VARIABLE, '')}"
@@ -113,7 +114,9 @@ def _folder(variable: str) -> str:
     if not value:
         raise UserError(f"is not set; mend it with: export {variable}=/path/to/a/folder")
     folder = Path(value).absolute()
-    # nnU-Net makes its folders itself, so what has to be there is a folder to make them in.
+    if variable == "nnUNet_raw" and not folder.exists():
+        raise UserError(f"{value} does not exist; mend it with: mkdir -p {value}, and put your datasets there")
+    # nnU-Net makes the other two itself, so what has to be there is a folder to make them in.
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):

@@ -75,15 +75,16 @@ class Workspace:
     def write_phantom(self, num_training: int, num_test: int) -> None:
         write_dataset(self.raw / self.dataset, num_training, num_test, seed=0, shape=(32, 32, 32))
 
-    def shrink_plans(self) -> None:
+    def shrink_plans(self, name: str = "nnUNetPlans") -> None:
         """Narrow the planned networks so that a training step takes a fraction of a second."""
-        plans = json.loads(self.plans_file.read_text())
+        plans_file = self.plans_file.with_name(f"{name}.json")
+        plans = json.loads(plans_file.read_text())
         for configuration in plans["configurations"].values():
             if "architecture" in configuration:
                 arguments = configuration["architecture"]["arch_kwargs"]
                 arguments["features_per_stage"] = [min(4 * 2**s, 32) for s in range(arguments["n_stages"])]
                 configuration["batch_size"] = 2
-        self.plans_file.write_text(json.dumps(plans))
+        plans_file.write_text(json.dumps(plans))
 
     def train(self, configuration: str, fold: object, *flags: object, trainer: str = "nnUNetTrainerCFNetTiny", **more):
         arguments = (1, configuration, fold, "-tr", trainer, "-device", "cpu", *flags)

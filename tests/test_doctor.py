@@ -58,12 +58,26 @@ def test_a_working_environment_gets_a_tick_for_each_thing(ask: Doctor) -> None:
         assert metadata.version(library) in lines[library]
 
 
-def test_folders_are_left_to_nnunet_to_make(ask: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "not" / "there"))
+@pytest.mark.parametrize("name", ["nnUNet_preprocessed", "nnUNet_results"])
+def test_folders_are_left_to_nnunet_to_make(
+    ask: Doctor, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, str(tmp_path / "not" / "there"))
     code, lines = ask()
     assert code == 0
-    assert "(will be made by nnU-Net)" in lines["nnUNet_results"]
+    assert "(will be made by nnU-Net)" in lines[name]
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(FOLDERS)
+
+
+def test_a_raw_folder_that_is_not_there_is_a_cross(
+    ask: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net only reads it: a missing one is a typing error, or the user's to make."""
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "typo"))
+    code, lines = ask()
+    assert code == 1
+    assert crosses(lines) == ["nnUNet_raw"]
+    assert f"does not exist; mend it with: mkdir -p {tmp_path / 'typo'}" in lines["nnUNet_raw"]
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -128,12 +142,17 @@ def test_trainer_that_the_search_cannot_see_is_a_cross(ask: Doctor, monkeypatch:
     assert f'export nnUNet_extTrainer="{doctor.HOOK_FOLDER}"' in lines["trainer"]
 
 
-def test_somebody_elses_broken_trainer_is_named(ask: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "code", ["import a_library_that_is_not_there", "raise SystemExit('a_library_that_is_not_there')"]
+)
+def test_somebody_elses_broken_trainer_is_named(
+    ask: Doctor, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "their_trainer.py").write_text("import a_library_that_is_not_there")
+    (tmp_path / "theirs" / "their_trainer.py").write_text(code)
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "theirs"))
-    code, lines = ask()
-    assert code == 1
+    exit_code, lines = ask()
+    assert exit_code == 1
     assert crosses(lines) == ["trainer"]
     assert "a_library_that_is_not_there" in lines["trainer"]
     assert "take its folder off nnUNet_extTrainer=" in lines["trainer"]
@@ -154,6 +173,7 @@ def test_another_trainer_of_the_same_name_is_a_cross(
 
 
 def test_a_terminal_without_ticks_gets_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "Bär").mkdir()
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "Bär"))
     monkeypatch.delenv("nnUNet_results", raising=False)
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")

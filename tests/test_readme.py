@@ -49,6 +49,7 @@ def test_walk_through(commands, new_workspace):
     workspace = new_workspace()
     workspace.write_phantom(num_training=5, num_test=2)
     run = partial(workspace.run, "bash", "-euo", "pipefail", "-c")
+    assert "Ready to train" in run(commands["doctor"]).stdout
     run(as_test(commands["plan"]))
     workspace.shrink_plans()
     run(as_test(commands["train"]), nnUNet_n_proc_DA="0")

@@ -24,7 +24,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from dynamic_network_architectures.architectures.abstract_arch import AbstractDynamicNetworkArchitectures
-from dynamic_network_architectures.building_blocks.helper import maybe_convert_scalar_to_list
+from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim, maybe_convert_scalar_to_list
 from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He, init_last_bn_before_add_to_0
@@ -132,23 +132,14 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         recompute: bool = True,
     ) -> None:
         super().__init__()
-        if architecture_version != ARCHITECTURE_VERSION:
-            raise ValueError(
-                f"architecture_version={architecture_version}: these plans were made for another CFNet; this "
-                f"nnunetv2_cfnet builds version {ARCHITECTURE_VERSION}. Install the nnunetv2_cfnet release that made "
-                "them, or train anew from the dataset's own plans."
-            )
-        if (n_conv_per_stage is None) == (n_blocks_per_stage is None):
-            raise ValueError(
-                f"n_conv_per_stage={n_conv_per_stage} and n_blocks_per_stage={n_blocks_per_stage}: give exactly one, "
-                "the first for plain encoders, the second for residual ones."
-            )
-        if n_stages < 2:
-            raise ValueError(f"n_stages={n_stages}: the decoder needs at least 2 scales.")
-        if fusion not in FUSIONS:
-            raise ValueError(f"fusion={fusion!r} is unknown; choose one of {FUSIONS}.")
-        if fusion_merge not in MERGES:
-            raise ValueError(f"fusion_merge={fusion_merge!r} is unknown; choose one of {MERGES}.")
+        check_choices(
+            architecture_version=architecture_version,
+            n_stages=n_stages,
+            n_conv_per_stage=n_conv_per_stage,
+            n_blocks_per_stage=n_blocks_per_stage,
+            fusion=fusion,
+            fusion_merge=fusion_merge,
+        )
 
         def per_stage(name: str, value: int | Sequence, length: int = n_stages) -> list:
             values = [value] * length if isinstance(value, int) else list(value)
@@ -156,17 +147,23 @@ class CFNet(AbstractDynamicNetworkArchitectures):
                 raise ValueError(f"{name}={values} has {len(values)} entries; n_stages={n_stages} asks for {length}.")
             return values
 
+        def per_axis(name: str, values: Sequence) -> list[list[int]]:
+            expanded = [list(maybe_convert_scalar_to_list(conv_op, value)) for value in values]
+            if any(len(value) != convert_conv_op_to_dim(conv_op) for value in expanded):
+                raise ValueError(f"{name}={expanded} does not have a value an axis of {conv_op.__name__}.")
+            return expanded
+
         features = per_stage("features_per_stage", features_per_stage)
-        kernel_sizes = [
-            maybe_convert_scalar_to_list(conv_op, kernel) for kernel in per_stage("kernel_sizes", kernel_sizes)
-        ]
-        strides = [maybe_convert_scalar_to_list(conv_op, stride) for stride in per_stage("strides", strides)]
-        widths = per_stage(
-            "encoder_features_per_stage", encoder_features_per_stage or default_encoder_features(features, strides)
-        )
+        kernel_sizes = per_axis("kernel_sizes", per_stage("kernel_sizes", kernel_sizes))
+        strides = per_axis("strides", per_stage("strides", strides))
+        if encoder_features_per_stage is None:
+            encoder_features_per_stage = default_encoder_features(features, strides)
+        widths = per_stage("encoder_features_per_stage", encoder_features_per_stage)
         attended = attended_stages(strides)
-        heads = per_stage("fusion_heads", fusion_heads or default_fusion_heads(widths, strides))
-        dilations = context_dilations or [[dilation] * len(strides[0]) for dilation in DILATIONS]
+        if fusion_heads is None:
+            fusion_heads = default_fusion_heads(widths, strides)
+        heads = per_stage("fusion_heads", fusion_heads)
+        dilations = per_axis("context_dilations", DILATIONS if context_dilations is None else context_dilations)
         recompute = recompute and not (norm_op is not None and issubclass(norm_op, _BatchNorm))
 
         norm = nn.Identity if norm_op is None else partial(norm_op, **(norm_op_kwargs or {}))
@@ -192,7 +189,8 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             encoder_class, stem = PlainConvEncoder, "stages.0.0.convs.0"
             encoder_kwargs["n_conv_per_stage"] = per_stage("n_conv_per_stage", n_conv_per_stage)
             encoder_kwargs["nonlin_first"] = nonlin_first
-        elif n_blocks_per_stage is not None:
+        else:
+            assert n_blocks_per_stage is not None  # exactly one is given
             encoder_class, stem = ResidualEncoder, "stem.convs.0"
             encoder_kwargs["n_blocks_per_stage"] = per_stage("n_blocks_per_stage", n_blocks_per_stage)
 
@@ -217,9 +215,9 @@ class CFNet(AbstractDynamicNetworkArchitectures):
                 )
             return OpenGate()
 
-        self.encoder = DualEncoder(
-            input_channels, modality_groups or default_modality_groups(input_channels), encoder_class, encoder_kwargs
-        )
+        if modality_groups is None:
+            modality_groups = default_modality_groups(input_channels)
+        self.encoder = DualEncoder(input_channels, modality_groups, encoder_class, encoder_kwargs)
         self.fusion = nn.ModuleList(make_fusion(stage) for stage in range(n_stages))
         self.context = (
             MultiScaleContext(
@@ -253,7 +251,9 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         return self.decoder(fused)
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """Values in the feature maps of one sample, counted as nnU-Net's planner counts those of its U-Nets.
+        """Values in the outputs of encoders, fusions, gates and decoder for one sample, as nnU-Net counts its U-Nets'.
+
+        What fusion and context hold inside is left out: it is recomputed, or small at the deepest scale.
 
         Args:
             input_size: the spatial size, without batch and channels.
@@ -276,6 +276,35 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         """nnU-Net's initialisation: He, and residual blocks start as identities."""
         InitWeights_He(1e-2)(module)
         init_last_bn_before_add_to_0(module)
+
+
+def check_choices(
+    *,
+    architecture_version: int,
+    n_stages: int,
+    n_conv_per_stage: int | Sequence[int] | None,
+    n_blocks_per_stage: int | Sequence[int] | None,
+    fusion: str,
+    fusion_merge: str,
+) -> None:
+    """Raise ValueError, naming the argument and the way out, for what CFNet does not build."""
+    if architecture_version != ARCHITECTURE_VERSION:
+        raise ValueError(
+            f"architecture_version={architecture_version}: these plans were made for another CFNet; this "
+            f"nnunetv2_cfnet builds version {ARCHITECTURE_VERSION}. Install the nnunetv2_cfnet release that made "
+            "them, or train anew from the dataset's own plans."
+        )
+    if (n_conv_per_stage is None) == (n_blocks_per_stage is None):
+        raise ValueError(
+            f"n_conv_per_stage={n_conv_per_stage} and n_blocks_per_stage={n_blocks_per_stage}: give exactly one, "
+            "the first for plain encoders, the second for residual ones."
+        )
+    if n_stages < 2:
+        raise ValueError(f"n_stages={n_stages}: the decoder needs at least 2 scales.")
+    if fusion not in FUSIONS:
+        raise ValueError(f"fusion={fusion!r} is unknown; choose one of {FUSIONS}.")
+    if fusion_merge not in MERGES:
+        raise ValueError(f"fusion_merge={fusion_merge!r} is unknown; choose one of {MERGES}.")
 
 
 def attended_stages(strides: Sequence[Sequence[int]]) -> list[bool]:

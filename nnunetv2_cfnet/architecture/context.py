@@ -15,7 +15,7 @@ class MultiScaleContext(nn.Module):
         y = S x (1x1 conv, C -> C/4);  F_k(y): conv, norm, phi twice, then a conv of dilation k, norm, phi
         g = GAP(sum_k F_k);  a = softmax([L_1 g, .., L_n g]);  out = dropout(x + E phi(sum_k a_k F_k))
 
-    Source: paper, MCPM (DESIGN section 1), dilations 1 to 4.
+    Source: paper, MCPM, dilations 1 to 4.
     Departures: the softmax runs across the branches, a channel at a time; published ("concatenated") it runs over
     all n C/4 values, so that the weights are about 1/C and the branch fades. Any width; dilations an axis at a time;
     phi and norm are the plan's; no dropout (published 0.5), since nnU-Net's plans have none.

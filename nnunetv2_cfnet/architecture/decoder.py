@@ -16,7 +16,7 @@ from nnunetv2_cfnet.architecture.recompute import runner
 class CommunicationGate(nn.Module):
     """The deep map says where the shallow one counts: s * A, A = sigma(N(W phi([s, e]))).
 
-    Source: paper, feature communication (DESIGN section 1).
+    Source: paper, feature communication.
     Departures: no ReLU before the sigmoid (published, `rectify`), which would keep A from going below 0.5; in CFNet
     W is a 1x1 conv (published 3x3), since a dense 3x3x3 one costs as much as the decoder stage itself.
 
@@ -72,7 +72,7 @@ class CoarseToFineDecoder(UNetDecoder):
 
         e' = up(D_l)  (transposed conv);  D_{l-1} = block([e', s * A(s, e')]);  logits_{l-1} = 1x1 conv of D_{l-1}
 
-    Source: paper, D_{l-1} = block(D_l) + comm(s, D_l), comm(s, e) = e' + N(conv(s' * A)) (DESIGN section 1).
+    Source: paper, D_{l-1} = block(D_l) + comm(s, D_l), comm(s, e) = e' + N(conv(s' * A)).
     Departures: the first conv of nnU-Net's block sees [e', s * A]. A conv of a concatenation is the sum of a conv of
     each part, so that it holds both published summands: conv(e') for block(D_l) + e', and conv(s * A). One
     transposed conv serves as the published block's upsampling and as e' (bilinear there); s' = s, since the fusion
@@ -123,7 +123,7 @@ class CoarseToFineDecoder(UNetDecoder):
             sizes.append(size)
         gated = sum(
             int(channels * np.prod(size))
-            for gate, channels, size in zip(self.gates[::-1], self.encoder.output_channels, sizes, strict=False)
+            for gate, channels, size in zip(self.gates[::-1], self.encoder.output_channels[:-1], sizes, strict=True)
             if isinstance(gate, CommunicationGate)
         )
         return super().compute_conv_feature_map_size(input_size) + gated
@@ -134,7 +134,7 @@ class FeatureCommunication(nn.Module):
 
         s' = N(1x1 conv s);  e' = up(N(1x1 conv e));  A as CommunicationGate has it
 
-    Source: paper, feature communication (DESIGN section 1).
+    Source: paper, feature communication.
 
     Args:
         conv_op: nn.Conv2d or nn.Conv3d.
@@ -173,7 +173,7 @@ class FeatureCommunication(nn.Module):
 class UpsamplingBlock(nn.Sequential):
     """The published decoder block: 1x1 conv C -> C/4, transposed 3x3 conv of stride 2, 1x1 conv -> C_out.
 
-    Each is followed by norm and non-linearity. Source: paper, decoder (DESIGN section 1).
+    Each is followed by norm and non-linearity. Source: paper, decoder.
 
     Args:
         conv_op: nn.Conv2d or nn.Conv3d.

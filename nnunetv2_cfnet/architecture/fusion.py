@@ -26,7 +26,7 @@ class CrossAttentionFusion(nn.Module):
         G_i = softmax over key channels of K_i^T V_i / (s sqrt(d)), one d x d matrix a head
         fused = merge(X_1, U_1, G_2;  X_2, U_2, G_1)         (the contexts are swapped)
 
-    Source: paper, MCAFM (DESIGN section 1). K and V are never formed: K^T V = W_k (U U^T) W_v^T, so that only the
+    Source: paper, MCAFM. K and V are never formed: K^T V = W_k (U U^T) W_v^T, so that only the
     C x C Gram matrix of U is a pass over the voxels. It is computed in fp32 under autocast.
     Departures: s is the number of voxels ("mean"), so that the logits do not grow with the patch and fp16 cannot
     overflow; published, s = 1 ("sum"). phi is the plan's non-linearity; published, ReLU.
@@ -58,7 +58,7 @@ class CrossAttentionFusion(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        if input_channels % num_heads:
+        if num_heads < 1 or input_channels % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide input_channels={input_channels}.")
         if context_scale not in CONTEXT_SCALES:
             raise ValueError(f"context_scale={context_scale!r} is unknown; choose one of {CONTEXT_SCALES}.")
@@ -88,8 +88,8 @@ class CrossAttentionFusion(nn.Module):
             gram = tokens @ tokens.transpose(1, 2)  # (B, C, C)
             if self.average:
                 gram = gram / tokens.shape[2]
-            heads = key_value.weight.flatten(1).to(tokens.dtype).unflatten(0, (2, self.num_heads, -1))
-            key, value = heads  # each (h, d, C)
+            weight = key_value.weight.flatten(1).to(tokens.dtype)  # (2C, C), K's rows first
+            key, value = weight.unflatten(0, (2, self.num_heads, -1)).unbind(0)  # each (h, d, C)
             scores = key @ gram.unsqueeze(1) @ value.transpose(1, 2)  # (B, h, d, d)
             return torch.softmax(scores / key.shape[1] ** 0.5, dim=2)
 
@@ -160,7 +160,7 @@ class ResidualMerge(nn.Module):
         Y_1 = X_1 + U_1 G_2,  Y_2 = X_2 + U_2 G_1;  Z_i = N_z(Y_i W + b);  M = [Z_1, Z_2]
         fused = N(R M + N(phi(E M + b_E)))
 
-    Source: paper, MCAFM (DESIGN section 1); published, N_z is LayerNorm over channels and N is BatchNorm.
+    Source: paper, MCAFM; published, N_z is LayerNorm over channels and N is BatchNorm.
 
     Args:
         conv_op: nn.Conv2d or nn.Conv3d.

@@ -22,25 +22,41 @@ class ModalityGroups(NamedTuple):
 
 def channel_names_of(dataset_json: Mapping) -> list[str]:
     """Channel names in channel order ("modality" is what nnU-Net v1 called the key)."""
-    names = dataset_json.get("channel_names") or dataset_json["modality"]
+    names = dataset_json.get("channel_names") or dataset_json.get("modality")
+    if not names:
+        raise ValueError('dataset.json has no "channel_names": add them, as in {"0": "T1", "1": "T1ce"}.')
     return [names[index] for index in sorted(names, key=int)]
 
 
-def resolve_modality_groups(dataset_json: Mapping, plans: Mapping) -> ModalityGroups:
-    """Choose the groups: the plans' override before dataset.json's before the channel names.
+def resolve_modality_groups(dataset_json: Mapping, plans: Mapping, named: object = None) -> ModalityGroups:
+    """Choose the groups: those of the plans, else dataset.json's override, else by the channel names.
 
     Args:
         dataset_json: nnU-Net's dataset.json; may have the key "cfnet_modality_groups".
         plans: nnU-Net's plans; may have the key "cfnet_modality_groups".
+        named: modality_groups of an architecture in the plans that is CFNet already; None if there are none.
 
     Raises:
-        ValueError: an override that names no channel of the dataset, leaves one out, or is not two groups.
+        ValueError: groups that name no channel of the dataset, leave one out, or are not two; two different groupings
+            in the plans.
     """
     names = channel_names_of(dataset_json)
-    for source, holder in (("the plans file", plans), ("dataset.json", dataset_json)):
-        if OVERRIDE_KEY in holder:
-            groups = _groups_of_override(holder[OVERRIDE_KEY], names, source)
-            return ModalityGroups(groups, f"{OVERRIDE_KEY} of {source}")
+    of_plans = [
+        _groups_of_override(groups, names, f"{key}={groups!r} in the plans file")
+        for key, groups in (("modality_groups", named), (OVERRIDE_KEY, plans.get(OVERRIDE_KEY)))
+        if groups is not None
+    ]
+    if of_plans:
+        if of_plans[0] != of_plans[-1]:
+            raise ValueError(
+                f"The plans file names two groupings, modality_groups={named!r} in the architecture and "
+                f"{OVERRIDE_KEY}={plans[OVERRIDE_KEY]!r}: remove one."
+            )
+        return ModalityGroups(of_plans[0], "named by the plans file")
+    if OVERRIDE_KEY in dataset_json:
+        override = dataset_json[OVERRIDE_KEY]
+        groups = _groups_of_override(override, names, f"{OVERRIDE_KEY}={override!r} in dataset.json")
+        return ModalityGroups(groups, f"{OVERRIDE_KEY} of dataset.json")
     if len(names) == 1:
         return ModalityGroups(default_modality_groups(1), "there is one channel: both encoders see it")
     keys = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
@@ -58,15 +74,9 @@ def describe_groups(groups: Sequence[Sequence[int]], names: Sequence[str]) -> st
     return " and ".join(f"({', '.join(names[channel] for channel in group)})" for group in groups)
 
 
-def _groups_of_override(override: object, names: list[str], source: str) -> list[list[int]]:
-    where = f"{OVERRIDE_KEY}={override!r} in {source}"
+def _groups_of_override(override: object, names: list[str], where: str) -> list[list[int]]:
+    """Channel indices of two lists of names or indices; `where` says in an error what was given and in which file."""
     way_out = f'Give two lists of channel names or indices, as in [["T1", "T2"], ["T1ce", "FLAIR"]]; channels: {names}.'
-    if (
-        not isinstance(override, Sequence)
-        or isinstance(override, str)
-        or not all(isinstance(group, Sequence) and not isinstance(group, str) for group in override)
-    ):
-        raise ValueError(f"{where} is not two lists. {way_out}")
 
     def index_of(channel: object) -> int:
         if isinstance(channel, int) and not isinstance(channel, bool) and 0 <= channel < len(names):
@@ -77,12 +87,14 @@ def _groups_of_override(override: object, names: list[str], source: str) -> list
             raise ValueError(f"{where}: {channel!r} {problem}. {way_out}")
         return matches[0]
 
+    if not isinstance(override, list) or not all(isinstance(group, list) for group in override):
+        raise ValueError(f"{where} is not two lists. {way_out}")
     groups = [[index_of(channel) for channel in group] for group in override]
-    left_out = [name for index, name in enumerate(names) if not any(index in group for group in groups)]
-    if left_out:
-        raise ValueError(f"{where}: channels {left_out} are in no group. {way_out}")
     try:
         check_modality_groups(groups, len(names))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    left_out = [name for index, name in enumerate(names) if not any(index in group for group in groups)]
+    if left_out:
+        raise ValueError(f"{where}: channels {left_out} are in no group. {way_out}")
     return groups

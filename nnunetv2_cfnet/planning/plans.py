@@ -31,34 +31,41 @@ class CFNetPlans(NamedTuple):
 
 
 def cfnet_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CFNetPlans:
-    """Translate a plan of PlainConvUNet or ResidualEncoderUNet; a plan that names CFNet is taken as it is.
+    """Translate a plan of PlainConvUNet or ResidualEncoderUNet; one that names CFNet keeps what it says.
 
     Args:
         plans: nnU-Net's plans; left unchanged.
         dataset_json: nnU-Net's dataset.json, for the channel names.
-        configuration: the one to be trained; its network is built on the meta device as a check.
+        configuration: the one to be trained; its network is built on the meta device as a check. Others that can't
+            be translated keep their architecture.
 
     Raises:
         ValueError: another architecture, a patch size that the strides do not divide, wrong modality groups, or
             arguments that CFNet refuses; names the plans, the configuration and the way out.
     """
     translated, manager = deepcopy(dict(plans)), PlansManager(deepcopy(dict(plans)))
-    groups, reason = resolve_modality_groups(dataset_json, plans)
+    notes = []
     for name in manager.available_configurations:
         where = f"plans {manager.plans_name!r}, configuration {name!r}"
-        # inheritance and nnU-Net's old formats are resolved, so that each configuration names its own CFNet
-        translated["configurations"][name]["architecture"] = _translate(manager.get_configuration(name), groups, where)
+        try:
+            # inheritance and nnU-Net's old formats are resolved, so that each configuration names its own CFNet
+            architecture, reason = _translate(manager.get_configuration(name), dataset_json, plans, where)
+        except ValueError as error:
+            if name == configuration:
+                raise
+            notes.append(f"Configuration {name!r} is left as it is: {error}")
+            continue
+        translated["configurations"][name]["architecture"] = architecture
+        if name == configuration:
+            groups = describe_groups(architecture["arch_kwargs"]["modality_groups"], channel_names_of(dataset_json))
+            notes.append(f"CFNet's modality groups: {groups} - {reason}.")
+    _check_buildable(translated, configuration, dataset_json)
+    return CFNetPlans(translated, notes)
 
-    translated_manager = PlansManager(translated)
-    _check_buildable(translated_manager, configuration, dataset_json)
-    arguments = translated_manager.get_configuration(configuration).network_arch_init_kwargs
-    if manager.get_configuration(configuration).network_arch_class_name == CFNET:
-        groups, reason = arguments["modality_groups"], "named by the plans file"
-    chosen = describe_groups(groups, channel_names_of(dataset_json))
-    return CFNetPlans(translated, [f"CFNet's modality groups: {chosen} - {reason}."])
 
-
-def keep_trained_plans(ours: CFNetPlans, plans: Mapping, configuration: str, trained: Path) -> CFNetPlans:
+def keep_trained_plans(
+    ours: CFNetPlans, plans: Mapping, dataset_json: Mapping, configuration: str, trained: Path
+) -> CFNetPlans:
     """Let the plans of a model folder that holds a training win over newly translated ones, or refuse.
 
     Every fold's start rewrites the folder's plans.json, and prediction builds the network of all folds from it. So
@@ -68,6 +75,7 @@ def keep_trained_plans(ours: CFNetPlans, plans: Mapping, configuration: str, tra
     Args:
         ours: what cfnet_plans made of `plans`.
         plans: the plans that the training was started with.
+        dataset_json: nnU-Net's dataset.json.
         configuration: the one to be trained.
         trained: plans.json of the model folder; need not exist.
 
@@ -79,7 +87,7 @@ def keep_trained_plans(ours: CFNetPlans, plans: Mapping, configuration: str, tra
     try:
         recorded = json.loads(trained.read_text())
         recorded_view = _view(recorded, configuration)
-    except (ValueError, RuntimeError, KeyError) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{trained} can't be read as CFNet's plans of {configuration!r} ({error}). Restore it, or move its folder "
             "away to train anew."
@@ -105,16 +113,18 @@ def keep_trained_plans(ours: CFNetPlans, plans: Mapping, configuration: str, tra
         return ours
     kept = deepcopy(ours.plans)
     kept["configurations"][configuration]["architecture"] = recorded_view["configuration"]["architecture"]
+    _check_buildable(kept, configuration, dataset_json)
     listing = ", ".join(f"{key.rsplit('.', 1)[-1]}={before.get(key)}" for key in differing)
     return CFNetPlans(kept, [*ours.notes, f"CFNet's arguments are kept as {trained} has them: {listing}."])
 
 
-def _translate(configuration: ConfigurationManager, groups: list[list[int]], where: str) -> dict:
+def _translate(
+    configuration: ConfigurationManager, dataset_json: Mapping, plans: Mapping, where: str
+) -> tuple[dict, str]:
+    """CFNet's architecture entry for one configuration, and why its modality groups were chosen."""
     architecture = configuration.configuration["architecture"]
     class_name, given = architecture["network_class_name"], architecture["arch_kwargs"]
-    if class_name == CFNET:
-        return architecture
-    if class_name.rsplit(".", 1)[-1] not in TRANSLATED:
+    if class_name != CFNET and class_name.rsplit(".", 1)[-1] not in TRANSLATED:
         raise ValueError(
             f"{where}: CFNet can't take the place of {class_name}. Use plans of {' or '.join(TRANSLATED)}, as "
             "nnU-Net's planners make (-p nnUNetPlans, nnUNetResEncUNetMPlans, ..), or train these with the trainer "
@@ -129,32 +139,52 @@ def _translate(configuration: ConfigurationManager, groups: list[list[int]], whe
     unknown.pop("deep_supervision", None)
     if unknown:
         raise ValueError(f"{where}: CFNet has no argument for {unknown} of {class_name}. Remove it from the plans.")
-    bottleneck = _bottleneck_size(configuration.patch_size, given["strides"], where)
-    widths = default_encoder_features(given["features_per_stage"], given["strides"])
+    missing = [name for name, default in parameters.items() if default is inspect.Parameter.empty and name not in given]
+    if missing:
+        raise ValueError(f"{where}: {class_name} lacks the arguments {missing}. Plan the dataset anew.")
+
+    patch_size, n_stages = configuration.patch_size, given["n_stages"]
+    features = _expand(given["features_per_stage"], n_stages)
+    strides = [_expand(stride, len(patch_size)) for stride in _expand(given["strides"], n_stages)]
+    if len(features) != n_stages or len(strides) != n_stages or any(len(s) != len(patch_size) for s in strides):
+        raise ValueError(
+            f"{where}: n_stages={n_stages}, features_per_stage={features}, strides={strides} and patch_size "
+            f"{list(patch_size)} do not fit each other. Plan the dataset anew, or make their lengths agree."
+        )
+    _check_divisible(patch_size, strides, where)
+    groups, reason = resolve_modality_groups(dataset_json, plans, given.get("modality_groups"))
+    widths = given.get("encoder_features_per_stage") or default_encoder_features(features, strides)
+    bottleneck = np.asarray(patch_size) // np.prod(strides, axis=0)
     chosen = {
         "modality_groups": groups,
         "encoder_features_per_stage": widths,
-        "fusion_heads": default_fusion_heads(widths, given["strides"]),
+        "fusion_heads": default_fusion_heads(widths, strides),
         # a tap that is further away than the map is wide would only ever see padding
-        "context_dilations": [[min(d, max(1, size - 1)) for size in bottleneck] for d in DILATIONS],
+        "context_dilations": [[int(min(d, max(1, size - 1))) for size in bottleneck] for d in DILATIONS],
     }
-    arguments = {name: given.get(name, chosen.get(name, default)) for name, default in parameters.items()}
-    return {**architecture, "network_class_name": CFNET, "arch_kwargs": arguments}
+    arguments = {}
+    for name, default in parameters.items():
+        arguments[name] = given.get(name, default) if given.get(name) is not None else chosen.get(name, default)
+    arguments["modality_groups"] = groups  # as indices, where the plans have names
+    return {**architecture, "network_class_name": CFNET, "arch_kwargs": arguments}, reason
 
 
-def _bottleneck_size(patch_size: Sequence[int], strides: Sequence[Sequence[int]], where: str) -> list[int]:
-    total = np.prod(strides, axis=0)
-    for axis, (size, stride) in enumerate(zip(patch_size, total, strict=True)):
+def _expand(value: int | Sequence, length: int) -> list:
+    return [value] * length if isinstance(value, int) else list(value)
+
+
+def _check_divisible(patch_size: Sequence[int], strides: Sequence[Sequence[int]], where: str) -> None:
+    for axis, (size, stride) in enumerate(zip(patch_size, np.prod(strides, axis=0), strict=True)):
         if size % stride:
             nearest = [int(n * stride) for n in (size // stride, size // stride + 1) if n]
             raise ValueError(
                 f"{where}: patch_size {list(patch_size)} has {size} voxels on axis {axis}, which the strides' product "
                 f"{stride} does not divide. Set it to {' or '.join(map(str, nearest))} in the plans file."
             )
-    return [int(size // stride) for size, stride in zip(patch_size, total, strict=True)]
 
 
-def _check_buildable(manager: PlansManager, configuration: str, dataset_json: Mapping) -> None:
+def _check_buildable(plans: dict, configuration: str, dataset_json: Mapping) -> None:
+    manager = PlansManager(plans)
     architecture = manager.get_configuration(configuration)
     try:
         with torch.device("meta"):
@@ -182,4 +212,4 @@ def _flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
+            yield f"{prefix}{key}", json.dumps(value)  # NaN, which nnU-Net's fingerprints can hold, equals itself

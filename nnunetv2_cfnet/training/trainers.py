@@ -1,7 +1,7 @@
 """nnU-Net trainers for CFNet: `nnUNetv2_train DATASET CONFIGURATION FOLD -tr nnUNetTrainerCFNet`.
 
-The network is named, with every argument, by the plans that the trainer hands to nnU-Net, so that nothing else of
-nnU-Net's trainer is overridden and stock nnUNetTrainer predicts from the model folder too.
+The network is named, with every argument, by the plans that nnUNetTrainerCFNet hands to nnU-Net, so that it overrides
+nothing but __init__ and stock nnUNetTrainer predicts from the model folder too.
 """
 
 from pathlib import Path
@@ -46,7 +46,7 @@ class nnUNetTrainerCFNet(nnUNetTrainer):
         ours = cfnet_plans(plans, dataset_json, configuration)
         if nnUNet_results.is_set():
             folder = get_output_folder(plans["dataset_name"], type(self).__name__, plans["plans_name"], configuration)
-            ours = keep_trained_plans(ours, plans, configuration, Path(folder, "plans.json"))
+            ours = keep_trained_plans(ours, plans, dataset_json, configuration, Path(folder, "plans.json"))
         super().__init__(ours.plans, configuration, fold, dataset_json, device)
         if self.epochs is not None:
             self.num_epochs = self.epochs

@@ -70,6 +70,17 @@ def test_two_dimensional_networks_of_any_depth_give_every_scale(plan_arguments, 
     assert [output.shape for output in outputs] == [(1, 3, size // 2**s, size // 2**s) for s in range(n_stages - 1)]
 
 
+@pytest.mark.parametrize("n_stages", range(3, 7))
+@pytest.mark.parametrize("residual", [False, True])
+def test_three_dimensional_networks_of_any_depth_give_every_scale(plan_arguments, n_stages, residual):
+    arguments = plan_arguments(3, n_stages, residual, anisotropic=True)
+    network = CFNet(4, num_classes=3, deep_supervision=True, **arguments)
+    outputs = network(torch.randn(1, 4, 2 ** (n_stages - 2) * 2, 2 ** (n_stages - 1) * 2, 2 ** (n_stages - 1)))
+    assert len(outputs) == n_stages - 1
+    sum_of_outputs(outputs).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 def test_anisotropic_kernels_and_strides(plan_arguments):
     network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(anisotropic=True))
     outputs = network(torch.randn(1, 4, 8, 32, 16))
@@ -167,6 +178,10 @@ def test_batch_norm_is_never_recomputed(plan_arguments):
         ({"n_stages": 1}, "n_stages=1: the decoder needs at least 2 scales"),
         ({"modality_groups": [[0, 1], [2, 4]]}, "there are only the channels 0 to 3"),
         ({"fusion_heads": [1, 1, 3, 1]}, "num_heads=3 does not divide input_channels=16"),
+        ({"fusion_heads": [1, 0, 1, 1]}, "num_heads=0 does not divide"),
+        ({"fusion_heads": []}, r"fusion_heads=\[\] has 0 entries"),
+        ({"context_dilations": [[1, 1]]}, r"context_dilations=\[\[1, 1\]\] does not have a value an axis of Conv3d"),
+        ({"strides": [[1, 1]] + [[2, 2]] * 3}, "strides=.* does not have a value an axis of Conv3d"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -218,7 +233,7 @@ def test_cost_stays_near_the_plans_own(plan_arguments, dim, features, size, resi
     assert count_saved_bytes(ours, size) <= 1.2 * count_saved_bytes(own, size)
 
 
-def test_feature_map_size_counts_every_map(plan_arguments):
+def test_feature_map_size_counts_the_outputs_of_every_part_but_context(plan_arguments):
     network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(2, 3))
     # features 8, 16, 32 at 16 x 16, 8 x 8, 4 x 4
     encoder_widths = network.encoder.first.output_channels

@@ -1,5 +1,7 @@
 """Distributed data parallel as nnU-Net uses it: without find_unused_parameters."""
 
+import os
+
 import pytest
 import torch
 from torch import distributed, multiprocessing
@@ -24,10 +26,14 @@ def train_two_steps(rank: int, rendezvous: str, arguments: dict) -> None:
         of_first = parameter.detach().clone()
         distributed.broadcast(of_first, src=0)
         assert torch.equal(of_first, parameter)
-    distributed.destroy_process_group()
+    distributed.barrier()
+    os._exit(0)  # all is checked; gloo's threads now and then abort an orderly exit of the interpreter
 
 
-@pytest.mark.parametrize("switches", [{}, {"recompute": False}, {"fusion": "concatenation", "communication": False}])
+@pytest.mark.parametrize(
+    "switches",
+    [{}, pytest.param({"fusion": "concatenation", "context": False, "communication": False}, marks=pytest.mark.slow)],
+)
 def test_two_processes_train_the_wrapped_network(plan_arguments, tmp_path, switches):
     arguments = {**plan_arguments(2, 3), **switches}
     multiprocessing.spawn(train_two_steps, args=(str(tmp_path / "rendezvous"), arguments), nprocs=2)

@@ -128,11 +128,18 @@ def test_communication_matches_float64_reference():
     torch.testing.assert_close(communication(shallow, deep), expected, rtol=0, atol=1e-10)
 
 
-def test_upsampling_block_doubles_the_size():
+def test_upsampling_block_matches_float64_reference():
     block = UpsamplingBlock(
         nn.Conv3d, nn.ConvTranspose3d, 16, 8, norm=partial(nn.InstanceNorm3d, affine=True), nonlin=nn.ReLU
-    )
-    output = block(torch.randn(1, 16, 3, 5, 4))
-    assert output.shape == (1, 8, 6, 10, 8)
+    ).double()
+    x = torch.randn(1, 16, 3, 5, 4, dtype=torch.float64)
+    reduce, norm_1, _, up, norm_2, _, expand, norm_3, _ = block
+    # a transposed conv of stride 2 is a conv, flipped, of the input with zeros between its values
+    spread = torch.zeros(1, 4, 6, 10, 8, dtype=torch.float64)
+    spread[:, :, ::2, ::2, ::2] = F.relu(norm_1(F.conv3d(x, reduce.weight, reduce.bias)))
+    upsampled = F.conv3d(spread, up.weight.transpose(0, 1).flip(2, 3, 4), up.bias, padding=1)
+    expected = F.relu(norm_3(F.conv3d(F.relu(norm_2(upsampled)), expand.weight, expand.bias)))
+    output = block(x)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-10)
     output.square().sum().backward()
     assert [name for name, parameter in block.named_parameters() if parameter.grad is None] == []

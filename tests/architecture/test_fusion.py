@@ -123,8 +123,9 @@ def test_recomputed_gradients_equal_saved_ones():
         torch.testing.assert_close(saved.grad, again.grad)
 
 
-def test_fusion_is_finite_in_fp16_over_two_million_voxels():
-    fusion = make_fusion(3, "linear", channels=4, output_channels=4)
+@pytest.mark.parametrize("merge", ["linear", "residual"])
+def test_fusion_is_finite_in_fp16_over_two_million_voxels(merge):
+    fusion = make_fusion(3, merge, channels=4, output_channels=4)
     inputs = [(10 * torch.randn(1, 4, 128, 128, 128)).requires_grad_() for _ in range(2)]
     with torch.autocast("cpu", dtype=torch.float16):
         output = fusion(*inputs)

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK
 import torch
 
-from nnunetv2_cfnet.planning.plans import CFNET
+from nnunetv2_cfnet.planning.plans import CFNET, cfnet_plans
 
 TRAINER = "nnUNetTrainerCFNetTiny"
 
@@ -132,6 +132,36 @@ def test_validation_alone(workspace, model, flags):
     assert "Epoch 0" not in output
     assert (validation / "summary.json").is_file()
     assert len(list(validation.glob("*.npz"))) == 1
+
+
+@pytest.mark.slow
+def test_a_part_is_switched_off_as_the_readme_says(workspace, model):
+    plans = json.loads((model / "plans.json").read_text())
+    plans["plans_name"] = "MyPlans"
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["context"] = False
+    workspace.plans_file.with_name("MyPlans.json").write_text(json.dumps(plans))
+    workspace.train("3d_fullres", 0, "-p", "MyPlans")
+    fold = workspace.model(TRAINER, "3d_fullres", plans="MyPlans") / "fold_0"
+    weights = torch.load(fold / "checkpoint_final.pth", weights_only=False)["network_weights"]
+    assert not any(name.startswith("context.") for name in weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["M", "L", "XL"])
+def test_plans_of_the_resenc_presets(workspace, model, size):
+    """The plan's own network at full width is built; M is trained, with narrow stages, too."""
+    plans_name = f"nnUNetResEncUNet{size}Plans"
+    workspace.run("nnUNetv2_plan_experiment", "-d", 1, "-pl", f"nnUNetPlannerResEnc{size}")
+    plans = json.loads(workspace.plans_file.with_name(f"{plans_name}.json").read_text())
+    dataset_json = json.loads((workspace.raw / workspace.dataset / "dataset.json").read_text())
+    for configuration in ("2d", "3d_fullres"):
+        ours = cfnet_plans(plans, dataset_json, configuration).plans["configurations"][configuration]
+        assert ours["architecture"]["network_class_name"] == CFNET
+        assert ours["architecture"]["arch_kwargs"]["n_blocks_per_stage"]
+    if size == "M":
+        workspace.shrink_plans(plans_name)
+        workspace.train("3d_fullres", 0, "-p", plans_name)
+        assert (workspace.model(TRAINER, "3d_fullres", plans=plans_name) / "fold_0" / "checkpoint_final.pth").is_file()
 
 
 @pytest.mark.slow

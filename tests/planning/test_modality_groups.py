@@ -57,7 +57,24 @@ def test_plans_come_before_dataset_before_names():
     assert resolve_modality_groups(of_dataset, {}).groups == [[0, 1], [2, 3]]
     chosen = resolve_modality_groups(of_dataset, {"cfnet_modality_groups": [["FLAIR"], ["T1", "T1ce", "T2"]]})
     assert chosen.groups == [[3], [0, 1, 2]]
-    assert chosen.reason == "cfnet_modality_groups of the plans file"
+    assert chosen.reason == "named by the plans file"
+    named = resolve_modality_groups(of_dataset, {}, named=[[1, 2], [0, 3]])
+    assert (named.groups, named.reason) == ([[1, 2], [0, 3]], "named by the plans file")
+
+
+def test_two_groupings_in_the_plans_are_refused():
+    plans = {"cfnet_modality_groups": [["FLAIR"], ["T1", "T1ce", "T2"]]}
+    with pytest.raises(
+        ValueError, match=r"names two groupings, modality_groups=.* and cfnet_modality_groups=.*remove one"
+    ):
+        resolve_modality_groups(dataset("T1", "T1ce", "T2", "FLAIR"), plans, named=[[0, 2], [1, 3]])
+    same = resolve_modality_groups(dataset("T1", "T1ce", "T2", "FLAIR"), plans, named=[[3], [0, 1, 2]])
+    assert same.groups == [[3], [0, 1, 2]]
+
+
+def test_a_dataset_without_channel_names_is_named():
+    with pytest.raises(ValueError, match=r'dataset\.json has no "channel_names"'):
+        resolve_modality_groups({}, {})
 
 
 @pytest.mark.parametrize(
@@ -68,10 +85,12 @@ def test_plans_come_before_dataset_before_names():
         ([["T1"], ["T1ce", "FLAIR"]], r"channels \['T2'\] are in no group"),
         ([["T1", "T2", "T1ce", "FLAIR"], []], "two non-empty groups are needed"),
         ([["T1"], ["T2"], ["T1ce", "FLAIR"]], "two non-empty groups are needed"),
+        ([], "two non-empty groups are needed"),
         ([["T1", "T1", "T2"], ["T1ce", "FLAIR"]], "a group names a channel twice"),
         ("T1,T2|T1ce,FLAIR", "is not two lists"),
         (["T1", "T2"], "is not two lists"),
         (3, "is not two lists"),
+        (None, "is not two lists"),
         ([[True, 2], [1, 3]], r"True is none of the 4 channel\(s\)"),
     ],
 )

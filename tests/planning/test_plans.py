@@ -70,13 +70,94 @@ def test_dilations_fit_the_bottleneck(make_plans, dataset_json):
     assert arguments["arch_kwargs"]["context_dilations"] == [[1, 1, 1], [1, 2, 2], [1, 2, 3], [1, 2, 4]]
 
 
-def test_plans_that_name_cfnet_are_used_as_they_are(make_plans, dataset_json):
-    plans = cfnet_plans(make_plans(), dataset_json, "2d").plans
+@pytest.fixture
+def own_plans(make_plans, dataset_json) -> dict:
+    """Plans that name CFNet, as a model folder has them."""
+    return cfnet_plans(make_plans(), dataset_json, "2d").plans
+
+
+def set_arguments(plans: dict, **arguments: object) -> None:
     for configuration in plans["configurations"].values():
-        configuration["architecture"]["arch_kwargs"] |= {"context": False, "modality_groups": [[0], [1, 2, 3]]}
-    again = cfnet_plans(plans, dataset_json, "2d")
-    assert again.plans == plans
+        configuration["architecture"]["arch_kwargs"] |= arguments
+
+
+def test_plans_that_name_cfnet_are_used_as_they_are(own_plans, dataset_json):
+    set_arguments(own_plans, context=False, modality_groups=[[0], [1, 2, 3]], fusion_heads=[1] * 4)
+    again = cfnet_plans(own_plans, dataset_json, "2d")
+    assert again.plans == own_plans
     assert again.notes == ["CFNet's modality groups: (T1) and (T1ce, T2, FLAIR) - named by the plans file."]
+
+
+@pytest.mark.parametrize("name", ["modality_groups", "encoder_features_per_stage", "fusion_heads", "context_dilations"])
+def test_plans_that_name_cfnet_may_leave_its_own_arguments_out(own_plans, dataset_json, name):
+    short = deepcopy(own_plans)
+    for configuration in short["configurations"].values():
+        del configuration["architecture"]["arch_kwargs"][name]
+    assert cfnet_plans(short, dataset_json, "2d").plans == own_plans
+    set_arguments(short, **{name: None})
+    assert cfnet_plans(short, dataset_json, "2d").plans == own_plans
+
+
+@pytest.mark.parametrize("configuration", ["3d_fullres", "3d_cascade_fullres"])
+@pytest.mark.parametrize(
+    ("groups", "problem"),
+    [
+        ([[0, 2], [1, 4]], r"4 is none of the 4 channel\(s\)"),  # in a cascade, 4 is a segmentation
+        ([[0], [1]], r"channels \['T2', 'FLAIR'\] are in no group"),
+        ([0, 1], "is not two lists"),
+        ([["T1", "PD"], ["T1ce", "FLAIR"]], "'PD' is none of"),
+    ],
+)
+def test_wrong_groups_in_plans_that_name_cfnet_are_refused(own_plans, dataset_json, configuration, groups, problem):
+    set_arguments(own_plans, modality_groups=groups)
+    with pytest.raises(ValueError, match=rf"modality_groups=.* in the plans file.*{problem}"):
+        cfnet_plans(own_plans, dataset_json, configuration)
+
+
+def test_a_patch_is_checked_in_plans_that_name_cfnet(own_plans, dataset_json):
+    own_plans["configurations"]["3d_fullres"]["patch_size"] = [32, 32, 36]
+    with pytest.raises(ValueError, match=r"patch_size \[32, 32, 36\] has 36 voxels on axis 2"):
+        cfnet_plans(own_plans, dataset_json, "3d_fullres")
+
+
+def test_scalars_for_all_stages_are_spelled_out(make_plans, dataset_json):
+    plans = make_plans()
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= {"features_per_stage": 16, "strides": [1, 2, 2, 2]}
+    arguments = cfnet_plans(plans, dataset_json, "2d").plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    assert arguments["encoder_features_per_stage"] == [8, 8, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features_per_stage": [8, 16]}, "do not fit each other"),
+        ({"strides": [[1, 1, 1]] + [[2, 2, 2]] * 3}, "do not fit each other"),
+        ({"kernel_sizes": [[3, 3, 3]] * 4}, "kernel_sizes=.* does not have a value an axis of Conv2d"),
+        ({"n_conv_per_stage": None}, "give exactly one"),
+    ],
+)
+def test_arguments_that_do_not_fit_each_other_are_named(make_plans, dataset_json, change, message):
+    plans = make_plans()
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= change
+    with pytest.raises(ValueError, match=rf"plans 'nnUNetPlans', configuration '2d': .*{message}"):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
+def test_a_missing_argument_is_named(make_plans, dataset_json):
+    plans = make_plans()
+    del plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["strides"]
+    with pytest.raises(ValueError, match=r"PlainConvUNet lacks the arguments \['strides'\]"):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
+def test_another_configuration_that_cannot_be_translated_is_left_as_it_is(make_plans, dataset_json):
+    plans = make_plans()
+    plans["configurations"]["2d"]["architecture"]["network_class_name"] = "some.where.Primus"
+    ours = cfnet_plans(plans, dataset_json, "3d_fullres")
+    assert ours.plans["configurations"]["2d"] == plans["configurations"]["2d"]
+    assert ours.notes[0].startswith(
+        "Configuration '2d' is left as it is: plans 'nnUNetPlans', configuration '2d': CFNet"
+    )
 
 
 def test_plans_in_nnunets_old_format_are_translated(make_plans, dataset_json):
@@ -123,19 +204,16 @@ def test_a_patch_that_the_strides_do_not_divide_is_refused(make_plans, dataset_j
         "does not divide. Set it to 32 or 40 in the plans file"
     )
     with pytest.raises(ValueError, match=message):
-        cfnet_plans(plans, dataset_json, "2d")
+        cfnet_plans(plans, dataset_json, "3d_fullres")
 
 
-def test_arguments_that_cfnet_refuses_name_the_plans(make_plans, dataset_json):
-    plans = cfnet_plans(make_plans(), dataset_json, "2d").plans
-    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["architecture_version"] = 99
+def test_arguments_that_cfnet_refuses_name_the_plans(own_plans, dataset_json):
+    set_arguments(own_plans, architecture_version=99)
     with pytest.raises(ValueError, match="plans 'nnUNetPlans', configuration '2d': architecture_version=99"):
-        cfnet_plans(plans, dataset_json, "2d")
-    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= {"architecture_version": 1, "typo": 1}
-    with pytest.raises(
-        ValueError, match=r"plans 'nnUNetPlans', configuration '2d': .*unexpected keyword argument 'typo'"
-    ):
-        cfnet_plans(plans, dataset_json, "2d")
+        cfnet_plans(own_plans, dataset_json, "2d")
+    set_arguments(own_plans, architecture_version=1, typo=1)
+    with pytest.raises(ValueError, match=r"CFNet has no argument for \{'typo': 1\}"):
+        cfnet_plans(own_plans, dataset_json, "2d")
 
 
 @pytest.fixture
@@ -149,7 +227,8 @@ def trained(tmp_path, make_plans, dataset_json):
 
 
 def keep(plans, dataset_json, trained, configuration="2d"):
-    return keep_trained_plans(cfnet_plans(plans, dataset_json, configuration), plans, configuration, trained)
+    ours = cfnet_plans(plans, dataset_json, configuration)
+    return keep_trained_plans(ours, plans, dataset_json, configuration, trained)
 
 
 def test_further_folds_of_an_unchanged_plan_go_on(make_plans, dataset_json, trained):
@@ -192,13 +271,13 @@ def test_arguments_that_this_release_would_choose_otherwise_are_kept(make_plans,
     kept = keep(make_plans(), dataset_json, trained)
     arguments = kept.plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
     assert (arguments["recompute"], arguments["fusion_heads"]) == (False, [1] * 4)
-    assert f"kept as {trained} has them: fusion_heads=[1, 1, 1, 1], recompute=False" in kept.notes[-1]
+    assert f"kept as {trained} has them: fusion_heads=[1, 1, 1, 1], recompute=false" in kept.notes[-1]
 
 
 def test_an_argument_changed_in_plans_that_name_cfnet_is_refused(make_plans, dataset_json, trained):
     plans = deepcopy(json.loads(trained.read_text()))
     plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["context"] = False
-    with pytest.raises(ValueError, match="context: trained with True, now False"):
+    with pytest.raises(ValueError, match="context: trained with true, now false"):
         keep(plans, dataset_json, trained)
 
 
@@ -210,7 +289,23 @@ def test_a_model_folder_of_another_version_is_refused(make_plans, dataset_json, 
         keep(make_plans(), dataset_json, trained)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"configurations": {}}'])
+def test_nan_in_the_fingerprint_is_no_change(make_plans, dataset_json, trained):
+    plans, recorded = make_plans(), json.loads(trained.read_text())
+    for holder in (plans, recorded):
+        holder["foreground_intensity_properties_per_channel"] = {"0": {"mean": float("nan")}}
+    trained.write_text(json.dumps(recorded))
+    keep(plans, dataset_json, trained)
+
+
+def test_kept_arguments_are_checked(make_plans, dataset_json, trained):
+    recorded = json.loads(trained.read_text())
+    recorded["configurations"]["2d"]["architecture"]["arch_kwargs"]["encoder_features_per_stage"] = [1, 2]
+    trained.write_text(json.dumps(recorded))
+    with pytest.raises(ValueError, match=r"encoder_features_per_stage=\[1, 2\] has 2 entries"):
+        keep(make_plans(), dataset_json, trained)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "null", "[1]", '{"configurations": {}}'])
 def test_an_unreadable_model_folder_is_named(make_plans, dataset_json, trained, content):
     trained.write_text(content)
     with pytest.raises(ValueError, match=r"plans\.json can't be read as CFNet's plans of '2d'.*Restore it"):
