@@ -233,6 +233,7 @@ def test_users_own_entries_come_first_and_keep_working(plain: Environment, user_
 
 def test_doctor_passes_in_a_fresh_environment(plain: Environment, tmp_path: Path) -> None:
     folders = {name: str(tmp_path / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    (tmp_path / "nnUNet_raw").mkdir()
     doctor = plain.run("nnunetv2_cfnet", "doctor", check=False, **folders)
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert str(plain.site_packages / "nnunetv2") in doctor.stdout

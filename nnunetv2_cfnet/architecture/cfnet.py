@@ -92,8 +92,8 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             never recompute: their running statistics would be updated twice.
 
     Shape:
-        (B, input_channels, *S), S divisible by the product of the strides -> (B, num_classes, *S), or with
-        deep_supervision the list of n_stages - 1 of them, finest first.
+        (B, input_channels, *S), S divisible by the product of the strides -> (B, num_classes, *S / strides[0]), which
+        nnU-Net plans as 1, or with deep_supervision the list of n_stages - 1 scales, finest first.
 
     Raises:
         ValueError: arguments that do not fit each other, or another architecture version; names the argument.
@@ -139,19 +139,26 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             n_blocks_per_stage=n_blocks_per_stage,
             fusion=fusion,
             fusion_merge=fusion_merge,
+            switches={"context": context, "communication": communication, "recompute": recompute},
         )
 
         def per_stage(name: str, value: int | Sequence, length: int = n_stages) -> list:
             values = [value] * length if isinstance(value, int) else list(value)
             if len(values) != length:
                 raise ValueError(f"{name}={values} has {len(values)} entries; n_stages={n_stages} asks for {length}.")
-            return values
+            return positive(name, values)
 
         def per_axis(name: str, values: Sequence) -> list[list[int]]:
             expanded = [list(maybe_convert_scalar_to_list(conv_op, value)) for value in values]
-            if any(len(value) != convert_conv_op_to_dim(conv_op) for value in expanded):
+            if not expanded or any(len(value) != convert_conv_op_to_dim(conv_op) for value in expanded):
                 raise ValueError(f"{name}={expanded} does not have a value an axis of {conv_op.__name__}.")
-            return expanded
+            return positive(name, expanded)
+
+        def positive(name: str, values: list) -> list:
+            flat = [number for value in values for number in (value if isinstance(value, Sequence) else [value])]
+            if not all(isinstance(number, int) and number > 0 for number in flat):
+                raise ValueError(f"{name}={values} has entries that are not positive whole numbers.")
+            return values
 
         features = per_stage("features_per_stage", features_per_stage)
         kernel_sizes = per_axis("kernel_sizes", per_stage("kernel_sizes", kernel_sizes))
@@ -163,6 +170,11 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         if fusion_heads is None:
             fusion_heads = default_fusion_heads(widths, strides)
         heads = per_stage("fusion_heads", fusion_heads)
+        for stage, (count, width) in enumerate(zip(heads, widths, strict=True)):
+            if attended[stage] and width % count:
+                raise ValueError(
+                    f"fusion_heads={heads}: {count} does not divide the {width} encoder features of stage {stage}."
+                )
         dilations = per_axis("context_dilations", DILATIONS if context_dilations is None else context_dilations)
         recompute = recompute and not (norm_op is not None and issubclass(norm_op, _BatchNorm))
 
@@ -286,11 +298,12 @@ def check_choices(
     n_blocks_per_stage: int | Sequence[int] | None,
     fusion: str,
     fusion_merge: str,
+    switches: dict[str, bool],
 ) -> None:
     """Raise ValueError, naming the argument and the way out, for what CFNet does not build."""
     if architecture_version != ARCHITECTURE_VERSION:
         raise ValueError(
-            f"architecture_version={architecture_version}: these plans were made for another CFNet; this "
+            f"architecture_version={architecture_version!r}: these plans were made for another CFNet; this "
             f"nnunetv2_cfnet builds version {ARCHITECTURE_VERSION}. Install the nnunetv2_cfnet release that made "
             "them, or train anew from the dataset's own plans."
         )
@@ -299,12 +312,15 @@ def check_choices(
             f"n_conv_per_stage={n_conv_per_stage} and n_blocks_per_stage={n_blocks_per_stage}: give exactly one, "
             "the first for plain encoders, the second for residual ones."
         )
-    if n_stages < 2:
-        raise ValueError(f"n_stages={n_stages}: the decoder needs at least 2 scales.")
+    if not isinstance(n_stages, int) or n_stages < 2:
+        raise ValueError(f"n_stages={n_stages!r}: a number of scales is needed, at least 2 for the decoder.")
     if fusion not in FUSIONS:
         raise ValueError(f"fusion={fusion!r} is unknown; choose one of {FUSIONS}.")
     if fusion_merge not in MERGES:
         raise ValueError(f"fusion_merge={fusion_merge!r} is unknown; choose one of {MERGES}.")
+    for name, switch in switches.items():
+        if not isinstance(switch, bool):
+            raise ValueError(f"{name}={switch!r} is neither true nor false.")
 
 
 def attended_stages(strides: Sequence[Sequence[int]]) -> list[bool]:

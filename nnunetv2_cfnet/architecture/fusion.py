@@ -22,12 +22,12 @@ class ChannelLayerNorm(nn.LayerNorm):
 class CrossAttentionFusion(nn.Module):
     """Each modality group is attended with the other group's context, then both are merged.
 
-        U_i = phi(P_i X_i + b_i);  [K_i, V_i] = W_i U_i
+        U_i = phi(X_i P_i + b_i);  [K_i, V_i] = U_i W_i       (X_i: tokens x channels)
         G_i = softmax over key channels of K_i^T V_i / (s sqrt(d)), one d x d matrix a head
         fused = merge(X_1, U_1, G_2;  X_2, U_2, G_1)         (the contexts are swapped)
 
-    Source: paper, MCAFM. K and V are never formed: K^T V = W_k (U U^T) W_v^T, so that only the
-    C x C Gram matrix of U is a pass over the voxels. It is computed in fp32 under autocast.
+    Source: paper, MCAFM. K and V are never formed: K^T V = W_k^T (U^T U) W_v, so that only the C x C Gram
+    matrix U^T U is a pass over the voxels. It is computed in fp32 under autocast.
     Departures: s is the number of voxels ("mean"), so that the logits do not grow with the patch and fp16 cannot
     overflow; published, s = 1 ("sum"). phi is the plan's non-linearity; published, ReLU.
 

@@ -2,23 +2,36 @@
 
 import inspect
 import json
+import pydoc
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_cfnet.architecture.cfnet import DILATIONS, CFNet, default_fusion_heads
 from nnunetv2_cfnet.architecture.encoders import default_encoder_features
-from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups, resolve_modality_groups
+from nnunetv2_cfnet.planning.modality_groups import (
+    OVERRIDE_KEY,
+    channel_names_of,
+    describe_groups,
+    resolve_modality_groups,
+)
 
 CFNET = f"{CFNet.__module__}.{CFNet.__name__}"
-TRANSLATED = ("PlainConvUNet", "ResidualEncoderUNet")
+TRANSLATED = (PlainConvUNet.__name__, ResidualEncoderUNet.__name__)
+# what plans that no planner wrote raise while they are read
+MALFORMED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError)
+# arguments that no U-Net plan has: this package chooses them where the plans do not
+OWN_ARGUMENTS = inspect.signature(CFNet).parameters.keys() - set().union(
+    *(inspect.signature(unet).parameters for unet in (PlainConvUNet, ResidualEncoderUNet))
+)
 # given by nnU-Net when it builds a network, never by the plans
 GIVEN_BY_NNUNET = ("self", "input_channels", "num_classes", "deep_supervision")
 
@@ -50,10 +63,11 @@ def cfnet_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CF
         try:
             # inheritance and nnU-Net's old formats are resolved, so that each configuration names its own CFNet
             architecture, reason = _translate(manager.get_configuration(name), dataset_json, plans, where)
-        except ValueError as error:
+        except (ValueError, *MALFORMED) as error:
+            problem = _describe(error, where)
             if name == configuration:
-                raise
-            notes.append(f"Configuration {name!r} is left as it is: {error}")
+                raise ValueError(problem) from error
+            notes.append(f"Configuration {name!r} is left as it is: {problem}")
             continue
         translated["configurations"][name]["architecture"] = architecture
         if name == configuration:
@@ -87,7 +101,7 @@ def keep_trained_plans(
     try:
         recorded = json.loads(trained.read_text())
         recorded_view = _view(recorded, configuration)
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, *MALFORMED) as error:
         raise ValueError(
             f"{trained} can't be read as CFNet's plans of {configuration!r} ({error}). Restore it, or move its folder "
             "away to train anew."
@@ -96,8 +110,8 @@ def keep_trained_plans(
     set_by_plan = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).network_arch_init_kwargs
     chosen_here = {
         f"configuration.architecture.arch_kwargs.{name}"
-        for name in inspect.signature(CFNet).parameters
-        if name not in {*set_by_plan, "modality_groups", "architecture_version"}
+        for name in OWN_ARGUMENTS - {"modality_groups", "architecture_version"}
+        if set_by_plan.get(name) is None
     }
     now, before = dict(_flatten(_view(ours.plans, configuration))), dict(_flatten(recorded_view))
     differing = [key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)]
@@ -112,9 +126,12 @@ def keep_trained_plans(
     if not differing:
         return ours
     kept = deepcopy(ours.plans)
-    kept["configurations"][configuration]["architecture"] = recorded_view["configuration"]["architecture"]
+    recorded_arguments = recorded_view["configuration"]["architecture"]["arch_kwargs"]
+    names = [key.rsplit(".", 1)[-1] for key in differing]
+    arguments = {name: recorded_arguments[name] for name in names if recorded_arguments.get(name) is not None}
+    kept["configurations"][configuration]["architecture"]["arch_kwargs"] |= arguments
     _check_buildable(kept, configuration, dataset_json)
-    listing = ", ".join(f"{key.rsplit('.', 1)[-1]}={before.get(key)}" for key in differing)
+    listing = ", ".join(f"{name}={value}" for name, value in arguments.items())
     return CFNetPlans(kept, [*ours.notes, f"CFNet's arguments are kept as {trained} has them: {listing}."])
 
 
@@ -139,7 +156,8 @@ def _translate(
     unknown.pop("deep_supervision", None)
     if unknown:
         raise ValueError(f"{where}: CFNet has no argument for {unknown} of {class_name}. Remove it from the plans.")
-    missing = [name for name, default in parameters.items() if default is inspect.Parameter.empty and name not in given]
+    required = [name for name, default in parameters.items() if default is inspect.Parameter.empty]
+    missing = [name for name in required if given.get(name) is None]
     if missing:
         raise ValueError(f"{where}: {class_name} lacks the arguments {missing}. Plan the dataset anew.")
 
@@ -148,25 +166,34 @@ def _translate(
     strides = [_expand(stride, len(patch_size)) for stride in _expand(given["strides"], n_stages)]
     if len(features) != n_stages or len(strides) != n_stages or any(len(s) != len(patch_size) for s in strides):
         raise ValueError(
-            f"{where}: n_stages={n_stages}, features_per_stage={features}, strides={strides} and patch_size "
+            f"{where}: n_stages={n_stages!r}, features_per_stage={features}, strides={strides} and patch_size "
             f"{list(patch_size)} do not fit each other. Plan the dataset anew, or make their lengths agree."
         )
     _check_divisible(patch_size, strides, where)
     groups, reason = resolve_modality_groups(dataset_json, plans, given.get("modality_groups"))
-    widths = given.get("encoder_features_per_stage") or default_encoder_features(features, strides)
     bottleneck = np.asarray(patch_size) // np.prod(strides, axis=0)
     chosen = {
-        "modality_groups": groups,
-        "encoder_features_per_stage": widths,
-        "fusion_heads": default_fusion_heads(widths, strides),
+        "encoder_features_per_stage": default_encoder_features(features, strides),
         # a tap that is further away than the map is wide would only ever see padding
         "context_dilations": [[int(min(d, max(1, size - 1))) for size in bottleneck] for d in DILATIONS],
     }
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for name, default in parameters.items():
         arguments[name] = given.get(name, default) if given.get(name) is not None else chosen.get(name, default)
     arguments["modality_groups"] = groups  # as indices, where the plans have names
+    widths = _expand(arguments["encoder_features_per_stage"], n_stages)
+    if len(widths) != n_stages:
+        raise ValueError(f"{where}: encoder_features_per_stage={widths} needs {n_stages} entries, one a stage.")
+    if arguments["fusion_heads"] is None:
+        arguments["fusion_heads"] = default_fusion_heads(widths, strides)
     return {**architecture, "network_class_name": CFNET, "arch_kwargs": arguments}, reason
+
+
+def _describe(error: Exception, where: str) -> str:
+    if isinstance(error, ValueError):
+        return str(error) if str(error).startswith(where) else f"{where}: {error}"
+    problem = f"{type(error).__name__}: {error}"
+    return f"{where}: can't be read as nnU-Net's planners write it ({problem}). Plan the dataset anew."
 
 
 def _expand(value: int | Sequence, length: int) -> list:
@@ -186,7 +213,12 @@ def _check_divisible(patch_size: Sequence[int], strides: Sequence[Sequence[int]]
 def _check_buildable(plans: dict, configuration: str, dataset_json: Mapping) -> None:
     manager = PlansManager(plans)
     architecture = manager.get_configuration(configuration)
+    where = f"plans {manager.plans_name!r}, configuration {configuration!r}"
     try:
+        for name in architecture.network_arch_init_kwargs_req_import:
+            path = architecture.network_arch_init_kwargs[name]
+            if path is not None and pydoc.locate(path) is None:  # nnU-Net would build without it
+                raise ValueError(f"{name}={path!r} can't be imported; name the class with its module.")
         with torch.device("meta"):
             get_network_from_plans(
                 architecture.network_arch_class_name,
@@ -196,14 +228,16 @@ def _check_buildable(plans: dict, configuration: str, dataset_json: Mapping) -> 
                 output_channels=1,
                 allow_init=False,
             )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"plans {manager.plans_name!r}, configuration {configuration!r}: {error}") from error
+    except (ValueError, *MALFORMED) as error:
+        raise ValueError(_describe(error, where)) from error
 
 
 def _view(plans: Mapping, configuration: str) -> dict:
-    """What a training of one configuration depends on."""
+    """What a training of one configuration depends on; its modality groups are in the architecture."""
     resolved = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).configuration
-    own = {key: value for key, value in plans.items() if key not in ("configurations", "continue_training")}
+    own = {
+        key: value for key, value in plans.items() if key not in ("configurations", "continue_training", OVERRIDE_KEY)
+    }
     return {**own, "configuration": resolved}
 
 

@@ -88,6 +88,32 @@ def test_plans_that_name_cfnet_are_used_as_they_are(own_plans, dataset_json):
     assert again.notes == ["CFNet's modality groups: (T1) and (T1ce, T2, FLAIR) - named by the plans file."]
 
 
+@pytest.mark.parametrize(
+    "defect",
+    [
+        {"architecture": None},
+        {"patch_size": None},
+        {"inherits_from": "2d"},
+        {"architecture": {"network_class_name": CFNET}},
+    ],
+    ids=str,
+)
+def test_a_malformed_configuration_is_named_and_blocks_no_other(make_plans, dataset_json, defect):
+    plans = make_plans()
+    plans["configurations"]["2d"] |= defect
+    with pytest.raises(ValueError, match=r"plans 'nnUNetPlans', configuration '2d': .*Plan the dataset anew"):
+        cfnet_plans(plans, dataset_json, "2d")
+    ours = cfnet_plans(plans, dataset_json, "3d_fullres")
+    assert ours.notes[0].startswith("Configuration '2d' is left as it is: ")
+
+
+def test_a_class_that_cannot_be_imported_is_named(make_plans, dataset_json):
+    plans = make_plans()
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["norm_op"] = "torch.nn.InstancNorm2d"
+    with pytest.raises(ValueError, match=r"norm_op='torch\.nn\.InstancNorm2d' can't be imported"):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
 @pytest.mark.parametrize("name", ["modality_groups", "encoder_features_per_stage", "fusion_heads", "context_dilations"])
 def test_plans_that_name_cfnet_may_leave_its_own_arguments_out(own_plans, dataset_json, name):
     short = deepcopy(own_plans)
@@ -134,6 +160,11 @@ def test_scalars_for_all_stages_are_spelled_out(make_plans, dataset_json):
         ({"strides": [[1, 1, 1]] + [[2, 2, 2]] * 3}, "do not fit each other"),
         ({"kernel_sizes": [[3, 3, 3]] * 4}, "kernel_sizes=.* does not have a value an axis of Conv2d"),
         ({"n_conv_per_stage": None}, "give exactly one"),
+        ({"features_per_stage": [8, 0, 8, 8]}, r"features_per_stage=\[8, 0, 8, 8\] has entries that are not positive"),
+        ({"n_conv_per_stage": 0}, r"n_conv_per_stage=\[0, 0, 0, 0\] has entries that are not positive"),
+        ({"strides": None}, r"lacks the arguments \['strides'\]"),
+        ({"encoder_features_per_stage": [4, 8]}, r"encoder_features_per_stage=\[4, 8\] needs 4 entries"),
+        ({"context": "false"}, "context='false' is neither true nor false"),
     ],
 )
 def test_arguments_that_do_not_fit_each_other_are_named(make_plans, dataset_json, change, message):
@@ -258,6 +289,14 @@ def test_changed_groups_are_refused_with_the_difference(make_plans, dataset_json
         keep(make_plans(), dataset_json, trained)
 
 
+def test_the_same_groups_written_otherwise_are_no_change(make_plans, dataset_json, trained):
+    plans = make_plans()
+    plans["cfnet_modality_groups"] = [["T1", "T2"], ["T1ce", "FLAIR"]]
+    keep(plans, dataset_json, trained)
+    dataset_json["cfnet_modality_groups"] = [[0, 2], [1, 3]]
+    keep(make_plans(), dataset_json, trained)
+
+
 def test_another_configuration_may_change(make_plans, dataset_json, trained):
     plans = make_plans()
     plans["configurations"]["3d_fullres"]["batch_size"] = 4
@@ -266,12 +305,14 @@ def test_another_configuration_may_change(make_plans, dataset_json, trained):
 
 def test_arguments_that_this_release_would_choose_otherwise_are_kept(make_plans, dataset_json, trained):
     recorded = json.loads(trained.read_text())
-    recorded["configurations"]["2d"]["architecture"]["arch_kwargs"] |= {"recompute": False, "fusion_heads": [1] * 4}
+    arguments = recorded["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    arguments |= {"recompute": False, "fusion_heads": [1] * 4, "context_dilations": None}
     trained.write_text(json.dumps(recorded))
     kept = keep(make_plans(), dataset_json, trained)
     arguments = kept.plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
     assert (arguments["recompute"], arguments["fusion_heads"]) == (False, [1] * 4)
-    assert f"kept as {trained} has them: fusion_heads=[1, 1, 1, 1], recompute=false" in kept.notes[-1]
+    assert arguments["context_dilations"]  # what the folder leaves open is spelled out
+    assert f"kept as {trained} has them: fusion_heads=[1, 1, 1, 1], recompute=False" in kept.notes[-1]
 
 
 def test_an_argument_changed_in_plans_that_name_cfnet_is_refused(make_plans, dataset_json, trained):
