@@ -144,23 +144,23 @@ def test_a_second_run_finds_everything_done(nnunet, tmp_path, capsys):
     assert re.search(r"whole_tumor +0\.875", printed)
 
 
-def test_an_interrupted_preprocessing_is_redone(nnunet, tmp_path):
-    nnunet.fails_at = "plan_and_preprocess"
+def run_again_after_failing_at(command, nnunet, out):
+    """Only the second run's commands are left in the fake."""
+    nnunet.fails_at = command
     with pytest.raises(UserError):
-        demo.run_demo(tmp_path / "out", "cpu")
+        demo.run_demo(out, "cpu")
     nnunet.fails_at = None
     nnunet.commands.clear()
-    demo.run_demo(tmp_path / "out", "cpu")  # the fake asserts that nothing of the first run is left
+    demo.run_demo(out, "cpu")
+
+
+def test_an_interrupted_preprocessing_is_redone(nnunet, tmp_path):
+    run_again_after_failing_at("plan_and_preprocess", nnunet, tmp_path / "out")  # the fake wants nothing left over
     assert nnunet.names() == ALL_STEPS
 
 
 def test_an_interrupted_training_continues(nnunet, tmp_path):
-    nnunet.fails_at = "nnUNetv2_train 1 3d_fullres 1"
-    with pytest.raises(UserError):
-        demo.run_demo(tmp_path / "out", "cpu")
-    nnunet.fails_at = None
-    nnunet.commands.clear()
-    demo.run_demo(tmp_path / "out", "cpu")
+    run_again_after_failing_at("nnUNetv2_train 1 3d_fullres 1", nnunet, tmp_path / "out")
     assert nnunet.names() == ALL_STEPS[2:]
     assert nnunet.commands[0][3] == "1"
     assert nnunet.commands[0][-1] == "--c"

@@ -33,11 +33,17 @@ OWN_ARGUMENTS = inspect.signature(CFNet).parameters.keys() - set().union(
     *(inspect.signature(unet).parameters for unet in (PlainConvUNet, ResidualEncoderUNet))
 )
 # given by nnU-Net when it builds a network, never by the plans
-GIVEN_BY_NNUNET = ("self", "input_channels", "num_classes", "deep_supervision")
+GIVEN_BY_NNUNET = ("input_channels", "num_classes", "deep_supervision")
+# what a plans file names, with CFNet's defaults
+ARGUMENTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(CFNet).parameters.items()
+    if name not in GIVEN_BY_NNUNET
+}
 
 
 class CFNetPlans(NamedTuple):
-    """Plans that name CFNet for every configuration, and lines for the training log that say how they came to be."""
+    """Plans that name CFNet wherever it can take the network's place, and lines for the training log that say how."""
 
     plans: dict
     notes: list[str]
@@ -147,16 +153,11 @@ def _translate(
             "nnU-Net's planners make (-p nnUNetPlans, nnUNetResEncUNetMPlans, ..), or train these with the trainer "
             "that they are for."
         )
-    parameters = {
-        name: parameter.default
-        for name, parameter in inspect.signature(CFNet).parameters.items()
-        if name not in GIVEN_BY_NNUNET
-    }
-    unknown = {name: value for name, value in given.items() if name not in parameters and value is not None}
+    unknown = {name: value for name, value in given.items() if name not in ARGUMENTS and value is not None}
     unknown.pop("deep_supervision", None)
     if unknown:
         raise ValueError(f"{where}: CFNet has no argument for {unknown} of {class_name}. Remove it from the plans.")
-    required = [name for name, default in parameters.items() if default is inspect.Parameter.empty]
+    required = [name for name, default in ARGUMENTS.items() if default is inspect.Parameter.empty]
     missing = [name for name in required if given.get(name) is None]
     if missing:
         raise ValueError(f"{where}: {class_name} lacks the arguments {missing}. Plan the dataset anew.")
@@ -177,9 +178,10 @@ def _translate(
         # a tap that is further away than the map is wide would only ever see padding
         "context_dilations": [[int(min(d, max(1, size - 1))) for size in bottleneck] for d in DILATIONS],
     }
-    arguments: dict[str, Any] = {}
-    for name, default in parameters.items():
-        arguments[name] = given.get(name, default) if given.get(name) is not None else chosen.get(name, default)
+    arguments: dict[str, Any] = {
+        name: given[name] if given.get(name) is not None else chosen.get(name, default)
+        for name, default in ARGUMENTS.items()
+    }
     arguments["modality_groups"] = groups  # as indices, where the plans have names
     widths = _expand(arguments["encoder_features_per_stage"], n_stages)
     if len(widths) != n_stages:

@@ -10,14 +10,14 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_cfnet.architecture.cfnet import CFNet
-from nnunetv2_cfnet.planning.plans import CFNET, GIVEN_BY_NNUNET, cfnet_plans, keep_trained_plans
+from nnunetv2_cfnet.planning.plans import CFNET, cfnet_plans, keep_trained_plans
 
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_every_configuration_names_cfnet_with_every_argument(make_plans, dataset_json, residual):
     plans = make_plans(residual)
     translated = cfnet_plans(plans, dataset_json, "3d_fullres").plans
-    expected = set(inspect.signature(CFNet).parameters) - set(GIVEN_BY_NNUNET)
+    expected = set(inspect.signature(CFNet).parameters) - {"input_channels", "num_classes", "deep_supervision"}
     for name, configuration in translated["configurations"].items():
         architecture = configuration["architecture"]
         assert architecture["network_class_name"] == CFNET, name
