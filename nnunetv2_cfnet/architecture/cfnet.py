@@ -43,6 +43,7 @@ from nnunetv2_cfnet.architecture.fusion import (
     PlainConcatenation,
     ResidualMerge,
 )
+from nnunetv2_cfnet.architecture.recompute import runner
 
 # Raised whenever a plans file of the version before would build a network that its checkpoints do not fit.
 ARCHITECTURE_VERSION = 1
@@ -88,8 +89,8 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         context: multi-scale context module on the deepest scale.
         context_dilations: of its branches, a value an axis; None: 1 to 4 on each axis.
         communication: gates on the skips of the fused scales.
-        recompute: recompute fusion and gates in backward instead of saving what they hold. Networks with BatchNorm
-            never recompute: their running statistics would be updated twice.
+        recompute: recompute fusion, gates and upsampling in backward instead of storing what they hold. Networks with
+            BatchNorm never recompute: their running statistics would be updated twice.
 
     Shape:
         (B, input_channels, *S), S divisible by the product of the strides -> (B, num_classes, *S / strides[0]), which
@@ -176,6 +177,7 @@ class CFNet(AbstractDynamicNetworkArchitectures):
                     f"fusion_heads={heads}: {count} does not divide the {width} encoder features of stage {stage}."
                 )
         dilations = per_axis("context_dilations", DILATIONS if context_dilations is None else context_dilations)
+
         recompute = recompute and not (norm_op is not None and issubclass(norm_op, _BatchNorm))
 
         norm = nn.Identity if norm_op is None else partial(norm_op, **(norm_op_kwargs or {}))
@@ -211,20 +213,16 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             if not attended[stage] and 2 * width == channels:
                 return PlainConcatenation()
             if not attended[stage] or fusion == "concatenation":
-                return ConcatenationFusion(conv_op, width, channels, norm=norm, nonlin=activation, recompute=recompute)
+                return ConcatenationFusion(conv_op, width, channels, norm=norm, nonlin=activation)
             if fusion_merge == "linear":
                 merge: nn.Module = LinearMerge(conv_op, width, channels, norm=norm, nonlin=activation)
             else:
                 merge = ResidualMerge(conv_op, width, channels, token_norm=norm, norm=norm, nonlin=activation)
-            return CrossAttentionFusion(
-                conv_op, width, heads[stage], merge=merge, nonlin=activation, recompute=recompute
-            )
+            return CrossAttentionFusion(conv_op, width, heads[stage], merge=merge, nonlin=activation)
 
         def make_gate(stage: int) -> nn.Module:
             if communication and attended[stage]:
-                return CommunicationGate(
-                    conv_op, features[stage], kernel_size=1, norm=norm, nonlin=activation, recompute=recompute
-                )
+                return CommunicationGate(conv_op, features[stage], kernel_size=1, norm=norm, nonlin=activation)
             return OpenGate()
 
         if modality_groups is None:
@@ -247,7 +245,9 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             deep_supervision,
             gates=[make_gate(stage) for stage in range(n_stages - 1)],
             nonlin_first=nonlin_first,
+            recompute=recompute,
         )
+        self.run = runner(recompute)
 
         # where DNA looks for the encoder, its stem and the convs that see the input
         self.key_to_encoder = "encoder"
@@ -258,29 +258,21 @@ class CFNet(AbstractDynamicNetworkArchitectures):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         first, second = self.encoder(x)
-        fused = [fuse(*pair) for fuse, *pair in zip(self.fusion, first, second, strict=True)]
-        fused[-1] = self.context(fused[-1])
-        return self.decoder(fused)
+        # a scale's fusion and its two maps: the decoder fuses skips where it needs them, and stores none
+        *skips, deepest = zip(self.fusion, first, second, strict=True)
+        return self.decoder(self.context(self.run(*deepest)), skips)
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """Values in the outputs of encoders, fusions, gates and decoder for one sample, as nnU-Net counts its U-Nets'.
+        """Half the values that a training step stores for one sample, which is what nnU-Net's own count comes to.
 
-        What fusion and context hold inside is left out: it is recomputed, or small at the deepest scale.
+        nnU-Net counts the output of each conv; a training step stores that and its activation. The deepest scale's
+        fusion and context are left out: they are small.
 
         Args:
             input_size: the spatial size, without batch and channels.
         """
-        size, fused = np.asarray(input_size), 0
-        for fusion, channels, stride in zip(
-            self.fusion, self.decoder.encoder.output_channels, self.decoder.encoder.strides, strict=True
-        ):
-            size = size // np.asarray(stride)
-            if not isinstance(fusion, PlainConcatenation):
-                fused += int(channels * np.prod(size))
-        return (
-            self.encoder.compute_conv_feature_map_size(input_size)
-            + fused
-            + self.decoder.compute_conv_feature_map_size(input_size)
+        return self.encoder.compute_conv_feature_map_size(input_size) + self.decoder.compute_conv_feature_map_size(
+            input_size
         )
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from nnunetv2_cfnet.architecture.recompute import runner
+
+Fusion: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Skip: TypeAlias = tuple[Fusion, torch.Tensor, torch.Tensor]
 
 
 class CommunicationGate(nn.Module):
@@ -27,7 +31,6 @@ class CommunicationGate(nn.Module):
         norm: makes N for a number of channels.
         nonlin: makes phi.
         rectify: put a ReLU before the sigmoid.
-        recompute: recompute in backward instead of saving what the module holds.
 
     Shape:
         s, e: two of (B, C, *S) -> (B, C, *S).
@@ -41,7 +44,6 @@ class CommunicationGate(nn.Module):
         norm: Callable[[int], nn.Module],
         nonlin: Callable[[], nn.Module],
         rectify: bool = False,
-        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.attention = nn.Sequential(
@@ -51,12 +53,8 @@ class CommunicationGate(nn.Module):
             nn.ReLU() if rectify else nn.Identity(),
             nn.Sigmoid(),
         )
-        self.run = runner(recompute)
 
     def forward(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
-        return self.run(self._open, shallow, deep)
-
-    def _open(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
         return shallow * self.attention(torch.cat((shallow, deep), dim=1))
 
 
@@ -79,6 +77,9 @@ class CoarseToFineDecoder(UNetDecoder):
     already ends in a projection and norm. Published heads upsample from half resolution; here nnU-Net's 1x1 heads
     at every scale give deep supervision. With every gate open this is nnU-Net's own decoder.
 
+    Memory: s, e', A and their concatenation, which a plain U-Net stores, are recomputed in backward from D_l and the
+    encoders' features, which are stored anyway. So the fusion of a skip is called here.
+
     Args:
         features: what DNA's UNetDecoder reads of an encoder (output_channels, strides, kernel_sizes, conv_op, ..).
         num_classes: output channels of each head.
@@ -86,9 +87,12 @@ class CoarseToFineDecoder(UNetDecoder):
         deep_supervision: return the logits of every scale, finest first, instead of the finest alone.
         gates: a gate for each skip, finest first.
         nonlin_first: conv, nonlin, norm instead of conv, norm, nonlin.
+        recompute: recompute what leads to a block's first conv in backward instead of storing it. Not for fusions and
+            gates with BatchNorm, whose running statistics a second forward would update twice.
 
     Shape:
-        fused maps (B, C_s, *S_s), finest first -> (B, num_classes, *S) or the list of every scale's logits.
+        deepest map (B, C_s, *S_s) and, finest first, skips (fusion, first, second) with a fusion of two maps to
+        (B, C_s, *S_s) -> (B, num_classes, *S) or the list of every scale's logits.
     """
 
     def __init__(
@@ -99,34 +103,55 @@ class CoarseToFineDecoder(UNetDecoder):
         deep_supervision: bool,
         gates: Sequence[nn.Module],
         nonlin_first: bool,
+        recompute: bool,
     ) -> None:
         super().__init__(features, num_classes, n_conv_per_stage, deep_supervision, nonlin_first=nonlin_first)
         self.gates = nn.ModuleList(gates[::-1])  # coarsest first, like the stages
+        self.recompute = recompute
+        self.run = runner(recompute)
 
-    def forward(self, fused: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
-        deep, logits = fused[-1], []
-        skips = fused[-2::-1]  # coarsest first
-        for shallow, upsample, gate, block, head in zip(
-            skips, self.transpconvs, self.gates, self.stages, self.seg_layers, strict=True
+    def forward(self, deepest: torch.Tensor, skips: Sequence[Skip]) -> torch.Tensor | list[torch.Tensor]:
+        deep, logits = deepest, []
+        for (fuse, *pair), upsample, gate, block, head in zip(
+            skips[::-1], self.transpconvs, self.gates, self.stages, self.seg_layers, strict=True
         ):
-            deep = upsample(deep)
-            deep = block(torch.cat((deep, gate(shallow, deep)), dim=1))
+            deep = self._join(fuse, gate, upsample, block.convs[0].conv, deep, *pair)
+            for layer in (*block.convs[0].all_modules[1:], *block.convs[1:]):
+                deep = layer(deep)
             if self.deep_supervision:
                 logits.append(head(deep))
         return logits[::-1] if self.deep_supervision else self.seg_layers[-1](deep)
 
+    def _join(
+        self, fuse: Fusion, gate: nn.Module, upsample: nn.Module, conv: nn.Module, *maps: torch.Tensor
+    ) -> torch.Tensor:
+        """The block's first conv of [e', s * A], from D_l, X_1 and X_2."""
+
+        def join(deep: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+            deep = upsample(deep)
+            return torch.cat((deep, gate(fuse(first, second), deep)), dim=1)
+
+        if torch.compiler.is_compiling():
+            # a compiled graph recomputes a region's output too, and would run the conv twice if it were inside
+            return conv(self.run(join, *maps))
+        # here the conv has to be inside: it stores its input, unless that is recomputed with the rest
+        return self.run(lambda *maps: conv(join(*maps)), *maps)
+
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """Values in the decoder's feature maps for one sample: nnU-Net's count and one map for each closed gate."""
-        size, sizes = np.asarray(input_size), []
-        for stride in self.encoder.strides[:-1]:
+        """nnU-Net's count of its decoder less what is recomputed; a conv's output stands for two stored maps.
+
+        Stored where nothing is recomputed: [e', s * A]; at a closed gate also what fusion (3 maps) and gate (4) hold.
+        """
+        size, skips = np.asarray(input_size), 0.0
+        for stride, channels, gate in zip(
+            self.encoder.strides[:-1], self.encoder.output_channels[:-1], self.gates[::-1], strict=True
+        ):
             size = size // np.asarray(stride)
-            sizes.append(size)
-        gated = sum(
-            int(channels * np.prod(size))
-            for gate, channels, size in zip(self.gates[::-1], self.encoder.output_channels[:-1], sizes, strict=True)
-            if isinstance(gate, CommunicationGate)
-        )
-        return super().compute_conv_feature_map_size(input_size) + gated
+            closed = isinstance(gate, CommunicationGate)
+            stored = 0 if self.recompute else 2 + 7 * closed
+            # e', which nnU-Net counts as one conv's output
+            skips += (stored / 2 - 1) * channels * np.prod(size)
+        return int(super().compute_conv_feature_map_size(input_size) + skips)
 
 
 class FeatureCommunication(nn.Module):

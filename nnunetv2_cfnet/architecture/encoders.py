@@ -1,5 +1,6 @@
 """The dual encoder: one structurally identical, independent nnU-Net encoder for each modality group."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,8 +9,11 @@ from dynamic_network_architectures.building_blocks.plain_conv_encoder import Pla
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from torch import nn
 
-# A stage is wide where its activations (voxels x features) are at most this share of the finest stage's.
-WIDE_STAGE_SHARE = 1 / 32
+# Width of each of the two encoders, as a share of the plan's: two halves have its activations and half its parameters.
+FINE_WIDTH = 1 / 2
+COARSE_WIDTH = 3 / 4
+# A stage is coarse where its activations (voxels x features) are at most this share of the finest stage's.
+COARSE_STAGE_SHARE = 1 / 32
 
 
 def default_modality_groups(input_channels: int) -> list[list[int]]:
@@ -23,8 +27,9 @@ def default_modality_groups(input_channels: int) -> list[list[int]]:
 def default_encoder_features(features_per_stage: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
     """Widths of one of the two encoders that keep the pair at the cost of the plan's single encoder.
 
-    Two encoders of half the plan's width have its activation memory and half its FLOPs. Memory is spent at fine
-    stages and parameters at coarse ones, so the stages whose activations hardly count keep the plan's full width.
+    Memory is spent at fine stages and parameters at coarse ones, so stages whose activations hardly count are wider.
+    At 3/4 of the plan's width two encoders have 9/8 of its parameters; a step holds each of them with its gradient
+    and momentum, so that full widths would undo what fine stages save where batches or patches are small.
 
     Args:
         features_per_stage: the plan's widths, finest stage first.
@@ -33,7 +38,7 @@ def default_encoder_features(features_per_stage: Sequence[int], strides: Sequenc
     voxel_share = 1 / np.cumprod([np.prod(stride) for stride in strides])
     activation_share = voxel_share * np.asarray(features_per_stage) / (voxel_share[0] * features_per_stage[0])
     return [
-        int(features) if share <= WIDE_STAGE_SHARE else int(features + 1) // 2
+        math.ceil(features * (COARSE_WIDTH if share <= COARSE_STAGE_SHARE else FINE_WIDTH))
         for features, share in zip(features_per_stage, activation_share, strict=True)
     ]
 

@@ -7,8 +7,6 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from nnunetv2_cfnet.architecture.recompute import runner
-
 CONTEXT_SCALES = ("mean", "sum")
 
 
@@ -38,7 +36,6 @@ class CrossAttentionFusion(nn.Module):
         merge: LinearMerge or ResidualMerge of the same C.
         nonlin: makes phi.
         context_scale: "mean" or "sum" over the voxels.
-        recompute: recompute in backward instead of saving what the module holds.
 
     Shape:
         two of (B, C, *S) -> (B, merge's output channels, *S).
@@ -55,7 +52,6 @@ class CrossAttentionFusion(nn.Module):
         merge: nn.Module,
         nonlin: Callable[[], nn.Module],
         context_scale: str = "mean",
-        recompute: bool = False,
     ) -> None:
         super().__init__()
         if num_heads < 1 or input_channels % num_heads:
@@ -69,12 +65,8 @@ class CrossAttentionFusion(nn.Module):
         self.key_value_1 = conv_op(input_channels, 2 * input_channels, 1, bias=False)
         self.key_value_2 = conv_op(input_channels, 2 * input_channels, 1, bias=False)
         self.merge = merge
-        self.run = runner(recompute)
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        return self.run(self._fuse, first, second)
-
-    def _fuse(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         embedding_1, embedding_2 = self.projection_1(first), self.projection_2(second)
         context_1 = self._context(embedding_1, self.key_value_1)
         context_2 = self._context(embedding_2, self.key_value_2)
@@ -223,7 +215,6 @@ class ConcatenationFusion(nn.Module):
         output_channels: channels of the fused map.
         norm: makes N for a number of channels.
         nonlin: makes phi.
-        recompute: recompute in backward instead of saving what the module holds.
 
     Shape:
         two of (B, C, *S) -> (B, output_channels, *S).
@@ -236,16 +227,11 @@ class ConcatenationFusion(nn.Module):
         output_channels: int,
         norm: Callable[[int], nn.Module],
         nonlin: Callable[[], nn.Module],
-        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.merge = nn.Sequential(conv_op(2 * input_channels, output_channels, 1), norm(output_channels), nonlin())
-        self.run = runner(recompute)
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        return self.run(self._fuse, first, second)
-
-    def _fuse(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         return self.merge(torch.cat((first, second), dim=1))
 
 

@@ -1,14 +1,18 @@
 """The whole network: plans, switches, gradients, precision, compilation, cost."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from dynamic_network_architectures.architectures.abstract_arch import test_submodules_loadable as check_submodules
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch._dynamo.backends.common import aot_autograd
 
 from nnunetv2_cfnet.architecture.cfnet import ARCHITECTURE_VERSION, CFNet
+from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters, count_saved_bytes
 from nnunetv2_cfnet.architecture.decoder import CommunicationGate, OpenGate
 from nnunetv2_cfnet.architecture.fusion import (
     ConcatenationFusion,
@@ -197,26 +201,10 @@ def test_the_version_that_plans_carry_is_1():
     assert ARCHITECTURE_VERSION == 1
 
 
-def count_flops(network: nn.Module, size: tuple[int, ...]) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.empty(1, 4, *size, device="meta"))
-    return counter.get_total_flops()
-
-
-def count_saved_bytes(network: nn.Module, size: tuple[int, ...]) -> int:
-    parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
-    storages = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in parameters:
-            storages[storage._cdata] = storage  # held, so that its address is not used again
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = network.train()(torch.empty(2, 4, *size, device="meta"))
-    assert outputs
-    return sum(storage.nbytes() for storage in storages.values())
+def build_on_meta(network_class: type[nn.Module], arguments: dict) -> nn.Module:
+    """A network as it trains, without memory."""
+    with torch.device("meta"):
+        return network_class(4, num_classes=3, deep_supervision=True, **arguments)
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -224,24 +212,46 @@ def count_saved_bytes(network: nn.Module, size: tuple[int, ...]) -> int:
     ("dim", "features", "size"),
     [(3, [32, 64, 128, 256, 320, 320], (128,) * 3), (2, [32, 64, 128, 256, 512, 512], (192, 160))],
 )
-def test_cost_stays_near_the_plans_own(plan_arguments, dim, features, size, residual):
-    arguments = {**plan_arguments(dim, 6, residual), "features_per_stage": features, "deep_supervision": True}
+def test_cost_is_the_plans_own(plan_arguments, dim, features, size, residual):
+    """The aims of benchmarks/cost.py: less memory and no more FLOPs than the network that the plan is for."""
+    arguments = {**plan_arguments(dim, 6, residual), "features_per_stage": features}
     if residual:
         arguments["n_blocks_per_stage"] = [1, 3, 4, 6, 6, 6]  # ResEnc M
-    with torch.device("meta"):
-        own = (ResidualEncoderUNet if residual else PlainConvUNet)(4, num_classes=3, **arguments)
-        ours = CFNet(4, num_classes=3, **arguments)
-    assert count_flops(ours, size) <= 1.2 * count_flops(own, size)
-    assert count_saved_bytes(ours, size) <= 1.2 * count_saved_bytes(own, size)
+    own = build_on_meta(ResidualEncoderUNet if residual else PlainConvUNet, arguments)
+    ours = build_on_meta(CFNet, arguments)
+    assert count_saved_bytes(ours, 4, size, batch_size=2) <= 0.9 * count_saved_bytes(own, 4, size, batch_size=2)
+    assert count_forward_flops(ours, 4, size) <= count_forward_flops(own, 4, size)
+    assert count_parameters(ours) <= 1.2 * count_parameters(own)
 
 
-def test_feature_map_size_counts_the_outputs_of_every_part_but_context(plan_arguments):
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(
+    ("dim", "n_stages", "anisotropic", "size"),
+    [(3, 6, False, (64, 96, 64)), (3, 5, True, (24, 96, 80)), (2, 7, False, (512, 384)), (2, 4, False, (64, 64))],
+)
+@pytest.mark.parametrize("switches", [{}, {"recompute": False}], ids=["recomputed", "stored"])
+def test_feature_map_size_tracks_what_is_stored(plan_arguments, switches, dim, n_stages, anisotropic, size, residual):
+    """Two fp32 values, a conv's output and its activation, for each that is counted."""
+    features = [min(32 * 2**stage, 320) for stage in range(n_stages)]
+    arguments = {**plan_arguments(dim, n_stages, residual, anisotropic), "features_per_stage": features, **switches}
+    ours = build_on_meta(CFNet, arguments)
+    stored = count_saved_bytes(ours, 4, size, batch_size=1)
+    assert stored / (8 * ours.compute_conv_feature_map_size(size)) == pytest.approx(1, abs=0.15)
+
+
+def test_compiled_backward_repeats_no_conv_of_a_block(plan_arguments):
+    repeated = []
+
+    def read_backward(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        convs = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.convolution.default)
+        repeated.extend(tuple(conv.args[1].meta["val"].shape[2:]) for conv in convs)
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(
+        fw_compiler=lambda graph, inputs: make_boxed_func(graph.forward),
+        bw_compiler=read_backward,
+        partition_fn=min_cut_rematerialization_partition,  # as inductor, nnU-Net's default, does
+    )
     network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(2, 3))
-    # features 8, 16, 32 at 16 x 16, 8 x 8, 4 x 4
-    encoder_widths = network.encoder.first.output_channels
-    areas = (256, 64, 16)
-    encoders = 2 * sum(2 * width * area for width, area in zip(encoder_widths, areas, strict=True))
-    fusion = 16 * 64 + 32 * 16
-    decoder = (8 * 256 * 3 + 3 * 256) + (16 * 64 * 3 + 3 * 64)  # transposed conv and two convs, and the head
-    gates = 16 * 64
-    assert network.compute_conv_feature_map_size((16, 16)) == encoders + fusion + decoder + gates
+    sum_of_outputs(torch.compile(network, fullgraph=True, backend=backend)(torch.randn(1, 4, 16, 16))).backward()
+    assert set(repeated) == {(1, 1), (2, 2)}  # fusions, gates and upsampling; the blocks' kernels are (3, 3)

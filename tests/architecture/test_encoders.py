@@ -75,8 +75,12 @@ def test_groups_that_do_not_fit_are_named(groups, problem):
         make_encoder(groups, 4)
 
 
-def test_default_widths_halve_fine_stages_and_keep_coarse_ones():
+def test_default_widths_halve_fine_stages_and_keep_three_quarters_of_coarse_ones():
     isotropic = [[1, 1, 1]] + [[2, 2, 2]] * 5
-    assert default_encoder_features([32, 64, 128, 256, 320, 320], isotropic) == [16, 32, 64, 256, 320, 320]
+    assert default_encoder_features([32, 64, 128, 256, 320, 320], isotropic) == [16, 32, 64, 192, 240, 240]
     plane = [[1, 1]] + [[2, 2]] * 6
-    assert default_encoder_features([32, 64, 128, 256, 512, 512, 512], plane) == [16, 32, 64, 128, 256, 512, 512]
+    assert default_encoder_features([32, 64, 128, 256, 512, 512, 512], plane) == [16, 32, 64, 128, 256, 384, 384]
+
+
+def test_default_widths_of_odd_plans_are_rounded_up():
+    assert default_encoder_features([5, 1], [[1, 1, 1], [4, 4, 4]]) == [3, 1]
