@@ -7,9 +7,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunetv2_cfnet import __version__
 from nnunetv2_cfnet.errors import UserError
+
+if TYPE_CHECKING:
+    from nnunetv2_cfnet.planning.command import Request
 
 USER_ERROR = 2  # what argparse itself exits with
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -57,7 +61,98 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: %(default)s)"
     )
     demo.set_defaults(run=_demo)
+
+    summary = "plan CFNet for a dataset, as nnUNetv2_plan_experiment plans U-Nets"
+    plan = subcommands.add_parser(
+        "plan",
+        help=summary,
+        description="Plan CFNet for datasets; a missing fingerprint is extracted first. Flags with one dash are "
+        "nnUNetv2_plan_experiment's.",
+    )
+    _add_planning_flags(plan)
+    plan.add_argument(
+        "--show", action="store_true", help="print the plans with their cost beside the U-Net's; made if missing"
+    )
+    plan.set_defaults(run=_plan)
+
+    summary = "plan, and preprocess, as nnUNetv2_plan_and_preprocess does for U-Nets"
+    preprocess = subcommands.add_parser(
+        "plan_and_preprocess",
+        help=summary,
+        description="Extract missing fingerprints, plan CFNet and preprocess. All flags but --groups and --without are "
+        "those of nnUNetv2_plan_and_preprocess.",
+    )
+    _add_planning_flags(preprocess)
+    preprocess.add_argument(
+        "-c",
+        nargs="+",
+        default=["2d", "3d_fullres", "3d_lowres"],
+        metavar="CONFIGURATION",
+        help="to be preprocessed (default: 2d 3d_fullres 3d_lowres)",
+    )
+    preprocess.add_argument(
+        "-np",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="processes for each configuration, or for all (default: 8 for 2d and 3d_lowres, 4 for others)",
+    )
+    preprocess.add_argument(
+        "-npfp", type=int, default=8, metavar="N", help="processes for the fingerprint (default: %(default)s)"
+    )
+    for flag, purpose in (
+        ("--verify_dataset_integrity", "check the raw dataset first"),
+        ("--no_pp", "do not preprocess"),
+        ("--clean", "extract a fingerprint that exists anew"),
+        ("--verbose", "print more"),
+        ("--no_pbar", "no progress bars"),
+    ):
+        preprocess.add_argument(flag, action="store_true", help=purpose)
+    preprocess.set_defaults(run=_plan_and_preprocess)
     return parser
+
+
+def _add_planning_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of planning: nnU-Net's, spelled as there, and ours with two dashes."""
+    parser.add_argument("-d", type=int, nargs="+", required=True, metavar="ID", help="datasets, as in: 2 4 5")
+    parser.add_argument(
+        "-pl",
+        default="nnUNetPlannerCFNetM",
+        metavar="PLANNER",
+        help="nnUNetPlannerCFNetM, L or XL, for 8, 24 or 40 GB (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-gpu_memory_target", type=float, metavar="GB", help="on nnU-Net's scale (default: the planner's)"
+    )
+    parser.add_argument(
+        "-preprocessor_name",
+        default="DefaultPreprocessor",
+        metavar="CLASS",
+        help="class of nnunetv2.preprocessing (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-overwrite_target_spacing",
+        type=float,
+        nargs="+",
+        metavar="MM",
+        help="target spacing, three numbers (default: nnU-Net's choice)",
+    )
+    parser.add_argument(
+        "-overwrite_plans_name",
+        metavar="NAME",
+        help="name of the plans, for -p of nnU-Net's commands (default: the planner's)",
+    )
+    parser.add_argument(
+        "--groups", metavar="GROUPS", help='channels of the two encoders, as in "T1,T2|T1ce,FLAIR" (default: by name)'
+    )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PART",
+        help="parts to switch off: fusion, context, communication",
+    )
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -74,3 +169,48 @@ def _demo(options: argparse.Namespace) -> int:
 
     run_demo(out=options.out, device=options.device)
     return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.host import check_version
+
+    check_version("nnunetv2")
+    from nnunetv2_cfnet.planning.command import plan
+
+    plan(_planning_request(options), show=options.show)
+    return 0
+
+
+def _plan_and_preprocess(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.host import check_version
+
+    check_version("nnunetv2")
+    from nnunetv2_cfnet.planning.command import plan_and_preprocess
+
+    plan_and_preprocess(
+        _planning_request(options),
+        configurations=options.c,
+        num_processes=options.np,
+        num_processes_fingerprint=options.npfp,
+        verify=options.verify_dataset_integrity,
+        clean=options.clean,
+        preprocess=not options.no_pp,
+        verbose=options.verbose,
+        progress_bar=not options.no_pbar,
+    )
+    return 0
+
+
+def _planning_request(options: argparse.Namespace) -> "Request":
+    from nnunetv2_cfnet.planning.command import Request
+
+    return Request(
+        dataset_ids=options.d,
+        planner=options.pl,
+        gpu_memory_target=options.gpu_memory_target,
+        preprocessor_name=options.preprocessor_name,
+        overwrite_target_spacing=options.overwrite_target_spacing,
+        overwrite_plans_name=options.overwrite_plans_name,
+        groups=options.groups,
+        without=options.without,
+    )

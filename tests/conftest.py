@@ -83,6 +83,10 @@ class Workspace:
             if "architecture" in configuration:
                 arguments = configuration["architecture"]["arch_kwargs"]
                 arguments["features_per_stage"] = [min(4 * 2**s, 32) for s in range(arguments["n_stages"])]
+                # these follow from the widths; only CFNet's plans have them
+                arguments |= {
+                    name: None for name in ("encoder_features_per_stage", "fusion_heads") if name in arguments
+                }
                 configuration["batch_size"] = 2
         plans_file.write_text(json.dumps(plans))
 

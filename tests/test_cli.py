@@ -13,6 +13,8 @@ from nnunetv2_cfnet.errors import UserError
 
 COMMAND = Path(sysconfig.get_path("scripts"), "nnunetv2_cfnet")
 
+SUBCOMMANDS = ("doctor", "demo", "plan", "plan_and_preprocess")
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -21,11 +23,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_the_subcommands() -> None:
     result = run("--help")
     assert result.returncode == 0
-    assert "doctor" in result.stdout
-    assert "demo" in result.stdout
+    assert all(name in result.stdout for name in SUBCOMMANDS)
 
 
-@pytest.mark.parametrize("subcommand", ["doctor", "demo"])
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 def test_every_subcommand_explains_itself(subcommand: str) -> None:
     result = run(subcommand, "--help")
     assert result.returncode == 0
@@ -37,7 +38,9 @@ def test_version_is_the_installed_one() -> None:
     assert metadata.version("nnunetv2_cfnet") == __version__
 
 
-@pytest.mark.parametrize("arguments", [(), ("train",), ("demo", "--device", "tpu")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("train",), ("demo", "--device", "tpu"), ("plan",), ("plan", "-d", "one"), ("plan", "-np", "2")]
+)
 def test_wrong_usage_exits_2_with_the_usage(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert result.returncode == 2
@@ -52,6 +55,12 @@ def test_help_does_not_import_torch() -> None:
         "finally: assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_wrong_planning_flags_are_one_message_without_a_traceback() -> None:
+    result = run("plan", "-d", "1", "-gpu_memory_target", "-1")
+    assert result.returncode == 2
+    assert result.stderr == "nnunetv2_cfnet plan: -gpu_memory_target -1: give a positive number of GB.\n"
 
 
 def test_user_error_is_one_message_on_stderr_and_exit_code_2(

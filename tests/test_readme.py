@@ -1,6 +1,8 @@
 """Every command of the README is run by a test, and its picture is the code's."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -17,6 +19,7 @@ BLOCK = re.compile(r"^(?:<!-- command: (\w+) -->\n)?```bash\n(.*?)^```$", re.MUL
 # run by tests/test_demo.py, .ci/run, tests/test_install.py, tests/test_doctor.py and the test below
 ELSEWHERE = {"demo", "tests", "install", "doctor"}
 WALK_THROUGH = ("plan", "train", "baseline", "predict", "share", "receive")
+CFNET_PLANS = ("plan_cfnet", "train_cfnet_plans", "fine_tune")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def commands() -> dict[str, str]:
 
 
 def test_every_command_has_a_test(commands):
-    assert set(commands) == {*ELSEWHERE, *WALK_THROUGH}
+    assert set(commands) == {*ELSEWHERE, *WALK_THROUGH, *CFNET_PLANS}
 
 
 def test_fresh_machine_commands_are_one_line_with_all_their_set_up(commands):
@@ -83,8 +86,33 @@ def test_walk_through(commands, new_workspace):
     assert len(list((received / workspace.dataset / models[0]).glob("fold_*/checkpoint_final.pth"))) == 5
 
 
+@pytest.mark.slow
+def test_plans_for_cfnet_and_fine_tuning(commands, new_workspace):
+    """The fine-tuned dataset has two labels in place of three regions: the heads start anew, the rest does not."""
+    workspace = new_workspace()
+    workspace.write_phantom(num_training=5, num_test=1)
+    other = workspace.raw / "Dataset002_Labels"
+    shutil.copytree(workspace.raw / workspace.dataset, other)
+    dataset_json = json.loads((other / "dataset.json").read_text())
+    dataset_json["labels"] = {"background": 0, "oedema": 1, "core": [2, 3]}
+    dataset_json["regions_class_order"] = [1, 2]
+    (other / "dataset.json").write_text(json.dumps(dataset_json))
+
+    run = partial(workspace.run, "bash", "-euo", "pipefail", "-c")
+    shown = run(as_test(commands["plan_cfnet"])).stdout
+    assert "3d_fullres\n  patch size" in shown
+    workspace.shrink_plans("nnUNetCFNetPlansM")
+    run(as_test(commands["train_cfnet_plans"]), nnUNet_n_proc_DA="0")
+    output = run(as_test(commands["fine_tune"]), nnUNet_n_proc_DA="0").stdout
+    assert "Loading pretrained weights" in output
+    model = "nnUNetTrainerCFNetTiny__nnUNetCFNetPlansM_of_1__3d_fullres"
+    checkpoint = workspace.results / other.name / model / "fold_0" / "checkpoint_final.pth"
+    assert checkpoint.is_file()
+    assert (workspace.preprocessed / other.name / "nnUNetCFNetPlansM_of_1_nnUNetPlans_3d_fullres").is_dir()
+
+
 def as_test(block: str) -> str:
     """The README's commands with short trainers, on the CPU and on the phantom."""
-    block = re.sub(r"\b(nnUNetTrainer(CFNet)?)\b", r"\1Tiny", block)
+    block = re.sub(r"\b(nnUNetTrainer(CFNet)?)(?=\b|__)", r"\1Tiny", block)
     block = re.sub(r"\b(nnUNetv2_(train|predict))\b", r"\1 -device cpu", block)
     return block.replace("Dataset001_BraTS2020", "Dataset001_Phantom")

@@ -80,10 +80,10 @@ class CrossAttentionFusion(nn.Module):
             gram = tokens @ tokens.transpose(1, 2)  # (B, C, C)
             if self.average:
                 gram = gram / tokens.shape[2]
-            weight = key_value.weight.flatten(1).to(tokens.dtype)  # (2C, C), K's rows first
-            key, value = weight.unflatten(0, (2, self.num_heads, -1)).unbind(0)  # each (h, d, C)
-            scores = key @ gram.unsqueeze(1) @ value.transpose(1, 2)  # (B, h, d, d)
-            return torch.softmax(scores / key.shape[1] ** 0.5, dim=2)
+            key, value = key_value.weight.flatten(1).to(tokens.dtype).chunk(2)  # each (C, C), heads one after another
+            values = (gram @ value.T).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, h, C, d)
+            scores = key.unflatten(0, (self.num_heads, -1)) @ values  # (B, h, d, d)
+            return torch.softmax(scores / scores.shape[2] ** 0.5, dim=2)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:

@@ -42,7 +42,7 @@ def resolve_modality_groups(dataset_json: Mapping, plans: Mapping, named: object
     """
     names = channel_names_of(dataset_json)
     of_plans = [
-        _groups_of_override(groups, names, f"{key}={groups!r} in the plans file")
+        named_groups(groups, names, f"{key}={groups!r} in the plans file")
         for key, groups in (("modality_groups", named), (OVERRIDE_KEY, plans.get(OVERRIDE_KEY)))
         if groups is not None
     ]
@@ -55,7 +55,7 @@ def resolve_modality_groups(dataset_json: Mapping, plans: Mapping, named: object
         return ModalityGroups(of_plans[0], "named by the plans file")
     if OVERRIDE_KEY in dataset_json:
         override = dataset_json[OVERRIDE_KEY]
-        groups = _groups_of_override(override, names, f"{OVERRIDE_KEY}={override!r} in dataset.json")
+        groups = named_groups(override, names, f"{OVERRIDE_KEY}={override!r} in dataset.json")
         return ModalityGroups(groups, f"{OVERRIDE_KEY} of dataset.json")
     if len(names) == 1:
         return ModalityGroups(default_modality_groups(1), "there is one channel: both encoders see it")
@@ -74,8 +74,17 @@ def describe_groups(groups: Sequence[Sequence[int]], names: Sequence[str]) -> st
     return " and ".join(f"({', '.join(names[channel] for channel in group)})" for group in groups)
 
 
-def _groups_of_override(override: object, names: list[str], where: str) -> list[list[int]]:
-    """Channel indices of two lists of names or indices; `where` says in an error what was given and in which file."""
+def named_groups(override: object, names: list[str], where: str) -> list[list[int]]:
+    """Channel indices of two lists of channel names or indices.
+
+    Args:
+        override: the two lists.
+        names: of all channels, in channel order.
+        where: says in an error what was given and in which file.
+
+    Raises:
+        ValueError: not two lists, unknown channels, or channels that are left out; names them and the way out.
+    """
     way_out = f'Give two lists of channel names or indices, as in [["T1", "T2"], ["T1ce", "FLAIR"]]; channels: {names}.'
 
     def index_of(channel: object) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from dynamic_network_architectures.architectures.abstract_arch import AbstractDynamicNetworkArchitectures
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -68,7 +69,7 @@ def cfnet_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CF
         where = f"plans {manager.plans_name!r}, configuration {name!r}"
         try:
             # inheritance and nnU-Net's old formats are resolved, so that each configuration names its own CFNet
-            architecture, reason = _translate(manager.get_configuration(name), dataset_json, plans, where)
+            architecture, reason = cfnet_architecture(manager.get_configuration(name), dataset_json, plans, where)
         except (ValueError, *MALFORMED) as error:
             problem = _describe(error, where)
             if name == configuration:
@@ -141,10 +142,20 @@ def keep_trained_plans(
     return CFNetPlans(kept, [*ours.notes, f"CFNet's arguments are kept as {trained} has them: {listing}."])
 
 
-def _translate(
+def cfnet_architecture(
     configuration: ConfigurationManager, dataset_json: Mapping, plans: Mapping, where: str
 ) -> tuple[dict, str]:
-    """CFNet's architecture entry for one configuration, and why its modality groups were chosen."""
+    """CFNet's architecture entry for one configuration, and why its modality groups were chosen.
+
+    Args:
+        configuration: with patch_size and the architecture of a U-Net or of CFNet; inheritance is resolved.
+        dataset_json: nnU-Net's dataset.json, for the channel names.
+        plans: the plans that it is from, for groups that they may name.
+        where: says in an error which plans and configuration it is.
+
+    Raises:
+        ValueError: see cfnet_plans.
+    """
     architecture = configuration.configuration["architecture"]
     class_name, given = architecture["network_class_name"], architecture["arch_kwargs"]
     if class_name != CFNET and class_name.rsplit(".", 1)[-1] not in TRANSLATED:
@@ -191,6 +202,21 @@ def _translate(
     return {**architecture, "network_class_name": CFNET, "arch_kwargs": arguments}, reason
 
 
+def network_on_meta(
+    architecture: Mapping, input_channels: int, num_classes: int
+) -> AbstractDynamicNetworkArchitectures:
+    """The network that nnU-Net builds from an architecture entry, on the meta device: no memory is touched."""
+    with torch.device("meta"):
+        return get_network_from_plans(
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+            input_channels,
+            num_classes,
+            allow_init=False,
+        )
+
+
 def _describe(error: Exception, where: str) -> str:
     if isinstance(error, ValueError):
         return str(error) if str(error).startswith(where) else f"{where}: {error}"
@@ -221,15 +247,8 @@ def _check_buildable(plans: dict, configuration: str, dataset_json: Mapping) -> 
             path = architecture.network_arch_init_kwargs[name]
             if path is not None and pydoc.locate(path) is None:  # nnU-Net would build without it
                 raise ValueError(f"{name}={path!r} can't be imported; name the class with its module.")
-        with torch.device("meta"):
-            get_network_from_plans(
-                architecture.network_arch_class_name,
-                architecture.network_arch_init_kwargs,
-                architecture.network_arch_init_kwargs_req_import,
-                determine_num_input_channels(manager, architecture, dataset_json),
-                output_channels=1,
-                allow_init=False,
-            )
+        input_channels = determine_num_input_channels(manager, architecture, dataset_json)
+        network_on_meta(architecture.configuration["architecture"], input_channels, num_classes=1)
     except (ValueError, *MALFORMED) as error:
         raise ValueError(_describe(error, where)) from error
 

@@ -2,6 +2,8 @@
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
+from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerBN import nnUNetTrainerBN
 
 from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNet
 
@@ -20,4 +22,12 @@ class nnUNetTrainerCFNetTiny(_Tiny, nnUNetTrainerCFNet):
 
 
 class nnUNetTrainerTiny(_Tiny, nnUNetTrainer):
+    pass
+
+
+class nnUNetTrainerDA5Tiny(_Tiny, nnUNetTrainerDA5):
+    pass
+
+
+class nnUNetTrainerBNTiny(_Tiny, nnUNetTrainerBN):
     pass

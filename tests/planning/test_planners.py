@@ -1,0 +1,519 @@
+"""CFNet's planners on small synthetic fingerprints, through the command and on their own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_cfnet import cli
+from nnunetv2_cfnet.planning import command
+from nnunetv2_cfnet.planning.planners import PLANNERS, nnUNetPlannerCFNetM
+from nnunetv2_cfnet.planning.plans import ARGUMENTS, CFNET, cfnet_plans, network_on_meta
+
+INTENSITIES = {"mean": 1.0, "median": 1.0, "std": 1.0, "min": 0.0, "max": 2.0, "percentile_99_5": 2.0}
+# spacing in mm and size in voxels of every case
+BRAIN = ([1.0, 1.0, 1.0], [140, 172, 140])
+LARGE = ([1.0, 0.7, 0.7], [300, 512, 512])  # has a 3d_lowres
+SLICES = ([5.0, 0.7, 0.7], [20, 320, 320])
+ONE_SLICE = ([999.0, 1.0, 1.0], [1, 512, 512])
+PLANS = "nnUNetCFNetPlansM"
+
+
+@pytest.fixture
+def make_dataset(tmp_path, monkeypatch, dataset_json):
+    """Makes a dataset of which only dataset.json and the fingerprint exist; returns its preprocessed folder."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+
+    def make(case=BRAIN, number: int = 1) -> Path:
+        spacing, shape = case
+        raw, preprocessed = (
+            tmp_path / name / f"Dataset{number:03d}_Test" for name in ("nnUNet_raw", "nnUNet_preprocessed")
+        )
+        raw.mkdir(parents=True)
+        preprocessed.mkdir(parents=True)
+        images = {"images": [f"a_{channel:04d}.nii.gz" for channel in range(4)], "label": "a.nii.gz"}
+        more = {"dataset": {"a": images}, "overwrite_image_reader_writer": "SimpleITKIO", "numTraining": 100}
+        (raw / "dataset.json").write_text(json.dumps(dataset_json | more))
+        fingerprint = {
+            "spacings": [spacing] * 3,
+            "shapes_after_crop": [shape] * 3,
+            "median_relative_size_after_cropping": 0.5,
+            "foreground_intensity_properties_per_channel": {str(channel): INTENSITIES for channel in range(4)},
+        }
+        (preprocessed / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+        return preprocessed
+
+    return make
+
+
+def plan(folder: Path, *flags: object, name: str = PLANS) -> dict:
+    assert cli.main(["plan", "-d", folder.name[7:10], *map(str, flags)]) == 0
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def arguments_of(plans: dict, configuration: str = "3d_fullres") -> dict:
+    return plans["configurations"][configuration]["architecture"]["arch_kwargs"]
+
+
+def refused(folder: Path, *flags: object, command: str = "plan") -> bool:
+    """Exit code 2, and no file is new or changed."""
+    root = folder.parents[1]
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    exit_code = cli.main([command, "-d", folder.name[7:10], *map(str, flags)])
+    return exit_code == 2 and before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("case", "configurations"),
+    [
+        (BRAIN, {"2d", "3d_fullres"}),
+        (LARGE, {"2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"}),
+        (SLICES, {"2d", "3d_fullres"}),
+        (ONE_SLICE, {"2d"}),
+    ],
+    ids=["brain", "large", "slices", "one slice"],
+)
+def test_every_configuration_names_cfnet_with_every_argument(make_dataset, dataset_json, case, configurations):
+    plans = plan(make_dataset(case))
+    manager = PlansManager(plans)
+    assert set(manager.available_configurations) == configurations
+    for name in configurations:
+        configuration = manager.get_configuration(name)
+        architecture = configuration.configuration["architecture"]
+        assert architecture["network_class_name"] == CFNET
+        assert architecture["arch_kwargs"].keys() == ARGUMENTS.keys()
+        # what CFNet's own trainer would choose is what stock trainers find in the plans
+        assert arguments_of(cfnet_plans(plans, dataset_json, name).plans, name) == architecture["arch_kwargs"]
+    assert plans["experiment_planner_used"] == "nnUNetPlannerCFNetM"
+    assert plans["plans_name"] == PLANS
+
+
+@pytest.mark.parametrize("case", [BRAIN, LARGE, SLICES, ONE_SLICE], ids=["brain", "large", "slices", "one slice"])
+def test_a_larger_target_never_shrinks_patch_or_batch(make_dataset, case):
+    folder = make_dataset(case)
+    sizes: dict[str, list] = {}
+    for name, planner in PLANNERS.items():
+        plans = plan(folder, "-pl", name, name=planner.preset_plans_name)
+        for configuration in ("2d", "3d_fullres"):
+            if configuration in plans["configurations"]:
+                planned = plans["configurations"][configuration]
+                sizes.setdefault(configuration, []).append((planned["patch_size"], planned["batch_size"]))
+    for small, medium, large in sizes.values():
+        for less, more in ((small, medium), (medium, large)):
+            assert all(a <= b for a, b in zip(less[0], more[0], strict=True))
+            assert less[1] <= more[1]
+        assert small != large
+
+
+@pytest.mark.parametrize("planner", PLANNERS.values())
+def test_a_smallest_batch_fits_the_target(make_dataset, planner):
+    """The patch, at nnU-Net's smallest batch, is one that CFNet's own count of feature maps allows."""
+    plans = plan(make_dataset(LARGE), "-pl", planner.__name__, name=planner.preset_plans_name)
+    planned = plans["configurations"]["3d_fullres"]
+    network = network_on_meta(planned["architecture"], input_channels=4, num_classes=4)
+    values = network.compute_conv_feature_map_size(planned["patch_size"])
+    assert planned["batch_size"] == 2
+    assert planner.reference.memory_gb(values, batch_size=2, dim=3) <= planner.reference.gb
+    assert planner.reference.memory_gb(values, batch_size=4, dim=3) > planner.reference.gb
+
+
+def test_the_estimate_is_of_the_network_in_the_plans(make_dataset, monkeypatch):
+    make_dataset()
+    estimates = {}
+    estimate = nnUNetPlannerCFNetM.static_estimate_VRAM_usage
+
+    def record(self, patch_size, *arguments):
+        estimates[tuple(patch_size)] = estimate(self, patch_size, *arguments)
+        return estimates[tuple(patch_size)]
+
+    monkeypatch.setattr(nnUNetPlannerCFNetM, "static_estimate_VRAM_usage", record)
+    plans = nnUNetPlannerCFNetM(
+        1, modality_groups=[["T1"], ["T1ce", "T2", "FLAIR"]], without=["fusion"]
+    ).plan_experiment()
+    for configuration in plans["configurations"].values():
+        network = network_on_meta(configuration["architecture"], input_channels=4, num_classes=4)
+        patch_size = configuration["patch_size"]
+        assert estimates[tuple(patch_size)] == network.compute_conv_feature_map_size(patch_size)
+
+
+def test_augmentation_workers_do_not_matter(make_dataset, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")  # nnU-Net's own planners fail with it
+    plan(make_dataset())
+
+
+def identifiers(plans: dict) -> dict[str, str]:
+    return {
+        name: configuration["data_identifier"].removesuffix(f"_{name}")
+        for name, configuration in plans["configurations"].items()
+        if "data_identifier" in configuration
+    }
+
+
+def test_data_are_shared_that_the_default_planner_would_make(make_dataset):
+    folder = make_dataset(LARGE)
+    # 3d_lowres has a spacing that follows from the patch
+    own_lowres = {"2d": "nnUNetPlans", "3d_lowres": PLANS, "3d_fullres": "nnUNetPlans"}
+    assert identifiers(plan(folder)) == own_lowres
+    plan_experiment_dataset(1, ExperimentPlanner)
+    assert identifiers(plan(folder)) == own_lowres
+
+
+def test_lowres_data_are_shared_where_the_spacing_is_the_same(make_dataset):
+    folder = make_dataset(LARGE)
+    ours = plan(folder)
+    default = ours | {"plans_name": "nnUNetPlans"}
+    for name in ("2d", "3d_lowres", "3d_fullres"):
+        default["configurations"][name]["data_identifier"] = f"nnUNetPlans_{name}"
+    (folder / "nnUNetPlans.json").write_text(json.dumps(default))
+    assert set(identifiers(plan(folder)).values()) == {"nnUNetPlans"}
+
+
+@pytest.mark.parametrize("default_plans", [False, True])
+@pytest.mark.parametrize("flags", [("-overwrite_target_spacing", 1, 1, 1.5), ("-preprocessor_name", "Pretend")])
+def test_data_that_would_differ_are_not_shared(make_dataset, monkeypatch, flags, default_plans):
+    monkeypatch.setattr(command, "recursive_find_python_class", lambda *_: object)
+    folder = make_dataset()
+    if default_plans:
+        plan_experiment_dataset(1, ExperimentPlanner)
+    assert identifiers(plan(folder, *flags)) == {"2d": PLANS, "3d_fullres": PLANS}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spacing": [1.5, 1.0, 1.0]},
+        {"normalization_schemes": ["CTNormalization"] * 4},
+        {"use_mask_for_norm": [False] * 4},
+        {"preprocessor_name": "Another"},
+        {"resampling_fn_data": "resample_torch_simple"},
+        {"resampling_fn_seg_kwargs": {}},
+    ],
+    ids=str,
+)
+def test_data_of_default_plans_with_another_preprocessing_are_not_shared(make_dataset, change):
+    folder = make_dataset()
+    plan_experiment_dataset(1, ExperimentPlanner)
+    assert identifiers(plan(folder)) == {"2d": "nnUNetPlans", "3d_fullres": "nnUNetPlans"}
+    default = json.loads((folder / "nnUNetPlans.json").read_text())
+    default["configurations"]["3d_fullres"] |= change
+    (folder / "nnUNetPlans.json").write_text(json.dumps(default))
+    assert identifiers(plan(folder)) == {"2d": "nnUNetPlans", "3d_fullres": PLANS}
+
+
+@pytest.mark.parametrize(
+    "change", [{"transpose_forward": [1, 0, 2]}, {"foreground_intensity_properties_per_channel": {}}], ids=str
+)
+def test_data_of_default_plans_of_other_images_are_not_shared(make_dataset, change):
+    folder = make_dataset()
+    plan_experiment_dataset(1, ExperimentPlanner)
+    default = json.loads((folder / "nnUNetPlans.json").read_text())
+    (folder / "nnUNetPlans.json").write_text(json.dumps(default | change))
+    assert set(identifiers(plan(folder)).values()) == {PLANS}
+
+
+def test_a_target_spacing_that_is_the_default_plans_shares_their_data(make_dataset):
+    folder = make_dataset()
+    plan_experiment_dataset(1, ExperimentPlanner)
+    assert set(identifiers(plan(folder, "-overwrite_target_spacing", 1, 1, 1)).values()) == {"nnUNetPlans"}
+
+
+@pytest.mark.parametrize(
+    ("part", "argument", "value"),
+    [("fusion", "fusion", "concatenation"), ("context", "context", False), ("communication", "communication", False)],
+)
+def test_a_part_is_switched_off_in_every_configuration(make_dataset, part, argument, value):
+    folder = make_dataset()
+    complete, plans = plan(folder), plan(folder, "--without", part)
+    for name in ("2d", "3d_fullres"):
+        assert arguments_of(plans, name)[argument] == value
+        assert arguments_of(complete, name)[argument] != value
+
+
+def test_several_parts_are_switched_off(make_dataset):
+    arguments = arguments_of(plan(make_dataset(), "--without", "fusion", "context", "--without", "communication"))
+    assert (arguments["fusion"], arguments["context"], arguments["communication"]) == ("concatenation", False, False)
+
+
+def test_groups_land_in_every_configuration(make_dataset, capsys):
+    plans = plan(make_dataset(), "--groups", "T1, T2, flair|T1ce")
+    assert [arguments_of(plans, name)["modality_groups"] for name in ("2d", "3d_fullres")] == [[[0, 2, 3], [1]]] * 2
+    assert "CFNet's modality groups: (T1, T2, FLAIR) and (T1ce) - named by --groups." in capsys.readouterr().out
+
+
+def test_groups_of_dataset_json_land_in_the_plans(make_dataset, dataset_json):
+    dataset_json["cfnet_modality_groups"] = [["T1", "T1ce"], ["T2", "FLAIR"]]
+    assert arguments_of(plan(make_dataset()))["modality_groups"] == [[0, 1], [2, 3]]
+
+
+def test_custom_configurations_survive_planning_anew(make_dataset):
+    folder = make_dataset()
+    plans = plan(folder)
+    custom = {"inherits_from": "3d_fullres", "batch_size": 5}
+    plans["configurations"] |= {"mine": custom}
+    plans["configurations"]["3d_fullres"]["batch_size"] = 99
+    (folder / f"{PLANS}.json").write_text(json.dumps(plans))
+    again = plan(folder)
+    assert again["configurations"]["mine"] == custom
+    assert again["configurations"]["3d_fullres"]["batch_size"] == 2
+
+
+def test_an_interrupted_write_leaves_the_earlier_plans(make_dataset, monkeypatch):
+    folder = make_dataset()
+    before = plan(folder)
+
+    def interrupt(unfinished: Path, file: Path) -> None:
+        assert unfinished.is_file()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nnunetv2_cfnet.planning.planners.os.replace", interrupt)
+    assert cli.main(["plan", "-d", "1", "--without", "context"]) == cli.INTERRUPTED
+    assert json.loads((folder / f"{PLANS}.json").read_text()) == before
+
+
+def test_another_target_and_name(make_dataset, capsys):
+    folder = make_dataset()
+    plans = plan(folder, "-gpu_memory_target", 4, "-overwrite_plans_name", "Small", name="Small")
+    assert plans["plans_name"] == "Small"
+    assert "is not nnUNetPlannerCFNetM's" not in capsys.readouterr().out
+    assert not (folder / f"{PLANS}.json").exists()
+    plan(folder, "-gpu_memory_target", 4)
+    assert (
+        "A GPU memory target of 4 GB is not nnUNetPlannerCFNetM's 8 GB: -overwrite_plans_name keeps plans of another "
+        "target apart from nnUNetCFNetPlansM." in capsys.readouterr().out
+    )
+
+
+def test_several_datasets_are_checked_before_the_first_is_planned(make_dataset, capsys):
+    first, second = make_dataset(number=1), make_dataset(number=2)
+    (second / "dataset_fingerprint.json").write_text("{")
+    assert refused(first, second.name[7:10])
+    assert f"{second}/dataset_fingerprint.json can't be read" in capsys.readouterr().err
+    assert cli.main(["plan", "-d", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("-pl", "nnUNetPlannerResEncM"), "nnUNetPlannerCFNetXL. For nnU-Net's own planners use nnUNetv2_plan_experi"),
+        (("-gpu_memory_target", 0), "-gpu_memory_target 0: give a positive number of GB"),
+        (("-gpu_memory_target", "nan"), "-gpu_memory_target nan: give a positive"),
+        (("-gpu_memory_target", "inf"), "-gpu_memory_target inf: give a positive"),
+        (("-overwrite_target_spacing", 1, 1), "-overwrite_target_spacing 1.0 1.0: give three positive numbers"),
+        (("-overwrite_target_spacing", 1, 0, 1), "-overwrite_target_spacing 1.0 0.0 1.0: give three positive numbers"),
+        (("-overwrite_plans_name", "a/b"), "-overwrite_plans_name a/b: give a name"),
+        (("-overwrite_plans_name", "nnUNetPlans"), "nnUNetPlans.json is for nnU-Net's own plans"),
+        (("-preprocessor_name", "Absent"), "-preprocessor_name Absent: there is no such class"),
+        (("--without", "attention"), "--without attention: unknown; CFNet can be planned without fusion, context, com"),
+        (("--groups", "T1,T2,T1ce,FLAIR"), '--groups "T1,T2,T1ce,FLAIR": give two groups, as in "T1,T2|T1ce,FLAIR"'),
+        (("--groups", "T1,T2|T1ce"), "--groups \"T1,T2|T1ce\": channels ['FLAIR'] are in no group"),
+        (("--groups", "T1,T2|T1ce,PD"), "'PD' is none of the 4 channel(s)"),
+        (("99",), "Could not find a dataset with the ID 99"),
+    ],
+)
+def test_wrong_flags_are_named_and_nothing_is_written(make_dataset, capsys, flags, message):
+    folder = make_dataset()
+    assert refused(folder, *flags)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", [BRAIN, SLICES, ONE_SLICE], ids=["brain", "slices", "one slice"])
+def test_a_target_that_no_patch_fits_is_an_error(make_dataset, capsys, case):
+    """nnU-Net's own search can end with a patch of no voxels then."""
+    folder = make_dataset(case)
+    assert cli.main(["plan", "-d", "1", "-gpu_memory_target", "1e-9"]) == 2
+    assert "no patch in which CFNet has two scales fits 1e-09 GB" in capsys.readouterr().err
+    assert not (folder / f"{PLANS}.json").exists()
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed"])
+def test_a_variable_that_is_not_set_is_named(make_dataset, monkeypatch, capsys, variable):
+    make_dataset()
+    monkeypatch.delenv(variable)
+    assert cli.main(["plan", "-d", "1"]) == 2
+    assert f"{variable} is not set; mend it with: export {variable}=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("dataset.json", None, "Write it as nnU-Net's documentation/dataset_format.md says"),
+        ("dataset.json", "{", "can't be read"),
+        ("dataset.json", "[]", "holds no JSON object"),
+        ("dataset.json", '{"numTraining": 1, "file_ending": ".nii.gz"}', "labels=None is missing or wrong"),
+        ("dataset.json", '{"labels": {}, "numTraining": 1, "file_ending": ".nii.gz"}', 'has no "channel_names"'),
+        (
+            "dataset.json",
+            '{"labels": {}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": ["T1", "T2"]}',
+            "dataset.json: ",
+        ),
+        (
+            "dataset.json",
+            '{"labels": {}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"}}',
+            "imagesTr holds no images named *_0000.nii.gz",
+        ),
+        (
+            "dataset.json",
+            '{"labels": {}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"},'
+            '"cfnet_modality_groups": [[0]]}',
+            "cfnet_modality_groups=[[0]] in dataset.json",
+        ),
+        ("dataset_fingerprint.json", "", "nnUNetv2_extract_fingerprint -d 1 --clean"),
+        ("dataset_fingerprint.json", '{"spacings": [[1, 1, 1]]}', "has no 'shapes_after_crop'"),
+        ("nnUNetPlans.json", "{", "nnUNetPlans.json can't be read"),
+        (f"{PLANS}.json", "{", "Restore it, or delete it to plan anew"),
+        (f"{PLANS}.json", "{}", f"{PLANS}.json has no configurations"),
+        (f"{PLANS}.json", '{"configurations": {}}', "holds plans of an unknown planner, which would be lost"),
+        (
+            f"{PLANS}.json",
+            '{"configurations": {}, "experiment_planner_used": "ExperimentPlanner"}',
+            "holds plans of ExperimentPlanner, which would be lost: choose another name with -overwrite_plans_name",
+        ),
+    ],
+)
+@pytest.mark.parametrize("subcommand", ["plan", "plan_and_preprocess"])
+def test_a_bad_file_is_named_and_nothing_is_written(make_dataset, tmp_path, capsys, subcommand, file, content, message):
+    folder = make_dataset()
+    path = tmp_path / "nnUNet_raw" / folder.name / file if file == "dataset.json" else folder / file
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_text(content)
+    assert refused(folder, command=subcommand)
+    error = capsys.readouterr().err
+    assert str(path.parent) in error
+    assert message in error
+
+
+@pytest.mark.parametrize("flags", [("-np", 1, 2), ("-np", 0), ("-npfp", 0)])
+def test_wrong_numbers_of_processes_are_refused(make_dataset, capsys, flags):
+    assert refused(make_dataset(), *flags, command="plan_and_preprocess")
+    assert "give positive numbers" in capsys.readouterr().err
+
+
+def test_a_dataset_that_fails_nnunets_verification_is_refused(make_dataset, capsys):
+    assert refused(make_dataset(), "--verify_dataset_integrity", command="plan_and_preprocess")
+    assert "is not as nnU-Net needs it: Did not find the expected number of training cases" in capsys.readouterr().err
+
+
+def test_plan_and_preprocess_hands_nnunets_flags_on(make_dataset, monkeypatch):
+    calls = []
+    monkeypatch.setattr(command, "extract_fingerprint_dataset", lambda *a, **k: calls.append(("extract", a, k)))
+    monkeypatch.setattr(command, "preprocess_dataset", lambda *a, **k: calls.append(("preprocess", a, k)))
+    make_dataset()
+    assert cli.main(["plan_and_preprocess", "-d", "1"]) == 0
+    flags = [
+        "-c",
+        "3d_fullres",
+        "-np",
+        "3",
+        "-npfp",
+        "2",
+        "--clean",
+        "--verbose",
+        "--no_pbar",
+        "-pl",
+        "nnUNetPlannerCFNetL",
+    ]
+    assert cli.main(["plan_and_preprocess", "-d", "1", *flags]) == 0
+    assert cli.main(["plan_and_preprocess", "-d", "1", "--no_pp"]) == 0
+    quiet = {"clean": False, "verbose": False, "show_progress_bar": True}
+    assert calls == [
+        ("extract", (1,), {"num_processes": 8, **quiet}),
+        (
+            "preprocess",
+            (1, PLANS, ["2d", "3d_fullres", "3d_lowres"], [8, 4, 8], False),
+            {"show_progress_bar": True},
+        ),
+        ("extract", (1,), {"num_processes": 2, "clean": True, "verbose": True, "show_progress_bar": False}),
+        ("preprocess", (1, "nnUNetCFNetPlansL", ["3d_fullres"], [3], True), {"show_progress_bar": False}),
+        ("extract", (1,), {"num_processes": 8, **quiet}),
+    ]
+
+
+def test_plan_extracts_only_a_missing_fingerprint(make_dataset, monkeypatch):
+    folder = make_dataset()
+    fingerprint = folder / "dataset_fingerprint.json"
+    content, calls = fingerprint.read_text(), []
+
+    def extract(number: int) -> None:
+        calls.append(number)
+        fingerprint.write_text(content)
+
+    monkeypatch.setattr(command, "extract_fingerprint_dataset", extract)
+    plan(folder)
+    assert calls == []
+    fingerprint.unlink()
+    plan(folder)
+    assert calls == [1]
+
+
+def test_show_prints_each_configuration_beside_its_unet(make_dataset, capsys):
+    folder = make_dataset(LARGE)
+    plan(folder, "--without", "context", "communication")
+    written = (folder / f"{PLANS}.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert cli.main(["plan", "-d", "1", "--show"]) == 0
+    shown = capsys.readouterr().out
+    assert (folder / f"{PLANS}.json").stat().st_mtime_ns == written
+    assert max(map(len, shown.splitlines())) <= 100
+    header, *blocks, _ = shown.strip().split("\n\n")
+    assert header == "nnUNetCFNetPlansM of Dataset001_Test"
+    assert [block.split("\n")[0] for block in blocks] == ["2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"]
+    rows = {line[2:20].strip(): line[20:].strip() for line in blocks[2].splitlines()[1:]}
+    planned = json.loads((folder / f"{PLANS}.json").read_text())["configurations"]["3d_fullres"]
+    assert rows["patch size"] == " x ".join(map(str, planned["patch_size"]))
+    assert rows["batch size"] == str(planned["batch_size"])
+    assert rows["stages"] == str(planned["architecture"]["arch_kwargs"]["n_stages"])
+    assert rows["widths"] == "32, 64, 128, 256, 320, 320"
+    assert rows["groups"] == "(T1, T2) and (T1ce, FLAIR)"
+    assert rows["without"] == "context, communication"
+    assert rows[""].split() == ["CFNet", "ResidualEncoderUNet"]
+    for figure, unit in (("parameters", "M"), ("forward FLOPs", "G"), ("estimated memory", "GB")):
+        ours, our_unit, theirs, their_unit = rows[figure].split()
+        assert our_unit == their_unit == unit
+        assert float(ours) > 0
+        assert float(theirs) > 0
+    assert float(rows["estimated memory"].split()[0]) <= 8
+
+
+def test_show_plans_what_is_missing_or_asked_for(make_dataset, capsys):
+    folder = make_dataset()
+    plan(folder, "--show")
+    assert "3d_fullres\n  patch size        128 x" in capsys.readouterr().out
+    plan(folder, "--show", "--without", "context")
+    assert "without           context" in capsys.readouterr().out
+
+
+def test_show_translates_plans_of_nnunet_and_writes_nothing(make_dataset, capsys):
+    folder = make_dataset()
+    plan_experiment_dataset(1, ExperimentPlanner)
+    before = (folder / "nnUNetPlans.json").read_bytes()
+    capsys.readouterr()
+    assert cli.main(["plan", "-d", "1", "--show", "-overwrite_plans_name", "nnUNetPlans"]) == 0
+    assert "CFNet         PlainConvUNet" in capsys.readouterr().out
+    assert (folder / "nnUNetPlans.json").read_bytes() == before
+    assert refused(folder, "--show", "-overwrite_plans_name", "nnUNetPlans", "--without", "context")
+
+
+def test_show_names_a_configuration_that_is_not_for_cfnet(make_dataset, capsys):
+    folder = make_dataset()
+    plans = plan(folder)
+    plans["configurations"]["2d"]["architecture"]["network_class_name"] = "some.Transformer"
+    (folder / f"{PLANS}.json").write_text(json.dumps(plans))
+    capsys.readouterr()
+    assert cli.main(["plan", "-d", "1", "--show"]) == 0
+    shown = capsys.readouterr().out
+    assert "2d\n  not for CFNet: plans 'nnUNetCFNetPlansM', configuration '2d': CFNet can't take the place of" in shown
+    assert "3d_fullres\n  patch size" in shown
+
+
+def test_show_does_not_stop_at_malformed_plans(make_dataset, capsys):
+    folder = make_dataset()
+    plan(folder)
+    (folder / "Edited.json").write_text('{"configurations": {"2d": {}}}')
+    capsys.readouterr()
+    assert cli.main(["plan", "-d", "1", "--show", "-overwrite_plans_name", "Edited"]) == 0
+    assert "2d\n  can't be read as nnU-Net's planners write it (KeyError" in capsys.readouterr().out
