@@ -43,6 +43,7 @@ from nnunetv2_cfnet.architecture.fusion import (
     PlainConcatenation,
     ResidualMerge,
 )
+from nnunetv2_cfnet.architecture.pointwise import POINTWISE
 from nnunetv2_cfnet.architecture.recompute import runner
 
 # Raised whenever a plans file of the version before would build a network that its checkpoints do not fit.
@@ -180,6 +181,7 @@ class CFNet(AbstractDynamicNetworkArchitectures):
 
         recompute = recompute and not (norm_op is not None and issubclass(norm_op, _BatchNorm))
 
+        pointwise = POINTWISE[conv_op]
         norm = nn.Identity if norm_op is None else partial(norm_op, **(norm_op_kwargs or {}))
         activation = nn.Identity if nonlin is None else partial(nonlin, **(nonlin_kwargs or {}))
         blocks = {
@@ -213,16 +215,16 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             if not attended[stage] and 2 * width == channels:
                 return PlainConcatenation()
             if not attended[stage] or fusion == "concatenation":
-                return ConcatenationFusion(conv_op, width, channels, norm=norm, nonlin=activation)
+                return ConcatenationFusion(pointwise, width, channels, norm=norm, nonlin=activation)
             if fusion_merge == "linear":
-                merge: nn.Module = LinearMerge(conv_op, width, channels, norm=norm, nonlin=activation)
+                merge: nn.Module = LinearMerge(pointwise, width, channels, norm=norm, nonlin=activation)
             else:
-                merge = ResidualMerge(conv_op, width, channels, token_norm=norm, norm=norm, nonlin=activation)
-            return CrossAttentionFusion(conv_op, width, heads[stage], merge=merge, nonlin=activation)
+                merge = ResidualMerge(pointwise, width, channels, token_norm=norm, norm=norm, nonlin=activation)
+            return CrossAttentionFusion(pointwise, width, heads[stage], merge=merge, nonlin=activation)
 
         def make_gate(stage: int) -> nn.Module:
             if communication and attended[stage]:
-                return CommunicationGate(conv_op, features[stage], kernel_size=1, norm=norm, nonlin=activation)
+                return CommunicationGate(pointwise, features[stage], kernel_size=1, norm=norm, nonlin=activation)
             return OpenGate()
 
         if modality_groups is None:

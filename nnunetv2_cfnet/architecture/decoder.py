@@ -140,7 +140,7 @@ class CoarseToFineDecoder(UNetDecoder):
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """nnU-Net's count of its decoder less what is recomputed; a conv's output stands for two stored maps.
 
-        Stored where nothing is recomputed: [e', s * A]; at a closed gate also what fusion (3 maps) and gate (4) hold.
+        Stored where nothing is recomputed: [e', s * A]; at a closed gate also what fusion (5 maps) and gate (4) hold.
         """
         size, skips = np.asarray(input_size), 0.0
         for stride, channels, gate in zip(
@@ -148,7 +148,7 @@ class CoarseToFineDecoder(UNetDecoder):
         ):
             size = size // np.asarray(stride)
             closed = isinstance(gate, CommunicationGate)
-            stored = 0 if self.recompute else 2 + 7 * closed
+            stored = 0 if self.recompute else 2 + 9 * closed
             # e', which nnU-Net counts as one conv's output
             skips += (stored / 2 - 1) * channels * np.prod(size)
         return int(super().compute_conv_feature_map_size(input_size) + skips)

@@ -1,5 +1,6 @@
 """Modality-Cross Attention Fusion Module (MCAFM): joins the features of the two encoders at one scale."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -24,8 +25,8 @@ class CrossAttentionFusion(nn.Module):
         G_i = softmax over key channels of K_i^T V_i / (s sqrt(d)), one d x d matrix a head
         fused = merge(X_1, U_1, G_2;  X_2, U_2, G_1)         (the contexts are swapped)
 
-    Source: paper, MCAFM. K and V are never formed: K^T V = W_k^T (U^T U) W_v, so that only the C x C Gram
-    matrix U^T U is a pass over the voxels. It is computed in fp32 under autocast.
+    Source: paper, MCAFM. K and V of many voxels are never formed: K^T V = W_k^T (U^T U) W_v, so that only the C x C
+    Gram matrix U^T U is a pass over the voxels. It is computed in fp32 under autocast.
     Departures: s is the number of voxels ("mean"), so that the logits do not grow with the patch and fp16 cannot
     overflow; published, s = 1 ("sum"). phi is the plan's non-linearity; published, ReLU.
 
@@ -77,12 +78,16 @@ class CrossAttentionFusion(nn.Module):
         with _without_autocast(embedding.device.type):
             tokens = embedding.flatten(2)  # (B, C, *S) -> (B, C, N)
             tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-            gram = tokens @ tokens.transpose(1, 2)  # (B, C, C)
-            if self.average:
-                gram = gram / tokens.shape[2]
             key, value = key_value.weight.flatten(1).to(tokens.dtype).chunk(2)  # each (C, C), heads one after another
-            values = (gram @ value.T).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, h, C, d)
-            scores = key.unflatten(0, (self.num_heads, -1)) @ values  # (B, h, d, d)
+            heads = (self.num_heads, -1)
+            if few_voxels(embedding):
+                keys, values = ((tokens.mT @ weight.T).unflatten(2, heads).transpose(1, 2) for weight in (key, value))
+                scores = keys.mT @ values  # (B, h, N, d) twice -> (B, h, d, d)
+            else:
+                gram = tokens @ tokens.mT  # (B, C, C)
+                scores = key.unflatten(0, heads) @ (gram @ value.T).unflatten(2, heads).transpose(1, 2)
+            if self.average:
+                scores = scores / tokens.shape[2]
             return torch.softmax(scores / scores.shape[2] ** 0.5, dim=2)
 
 
@@ -91,12 +96,30 @@ def _without_autocast(device_type: str) -> AbstractContextManager:
     return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
 
 
+def few_voxels(features: torch.Tensor) -> bool:
+    """Whether a map has fewer voxels than channels: then maps are smaller than the C x C matrices that avoid them."""
+    return math.prod(features.shape[2:]) < features.shape[1]
+
+
+def attend(embedding: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """U G with the heads side by side: (B, C, *S), (B, h, d, d) -> (B, C, *S)."""
+    tokens = embedding.flatten(2).unflatten(1, context.shape[1:3])  # (B, h, d, N)
+    return (context.mT.to(tokens.dtype) @ tokens).view_as(embedding)
+
+
+def fold(weight: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """The weight of "apply G, then project" as one 1x1 conv a sample: (C_out, C), (B, h, d, d) -> (B, C_out, C)."""
+    heads = weight.unflatten(1, context.shape[1:3])  # (C_out, h, d)
+    return torch.einsum("ohe,bhde->bohd", heads, context).flatten(2)
+
+
 class LinearMerge(nn.Module):
     """One linear map of both groups and their attended embeddings, then norm and activation.
 
         fused = phi(N(A X_1 + B X_2 + C (U_1 G_2) + D (U_2 G_1)))
 
-    Since G is one small matrix a sample, C (U_1 G_2) is a per-sample 1x1 conv of U_1 and no attended map is stored.
+    Since G is one small matrix a sample, C (U_1 G_2) is a per-sample 1x1 conv of U_1, and the whole sum is one matrix
+    product of [X_1, X_2, U_1, U_2]. No attended map of many voxels is formed.
     Departure: replaces the published merge (ResidualMerge), which learned slower on glioma data in two seeds.
 
     Args:
@@ -134,16 +157,16 @@ class LinearMerge(nn.Module):
         embedding_2: torch.Tensor,
         context_1: torch.Tensor,
     ) -> torch.Tensor:
-        merged = (self.skip_1(first) + self.skip_2(second)).flatten(2)  # (B, C_out, *S) -> (B, C_out, N)
-        merged = torch.baddbmm(merged, self._fold(self.attended_1, context_2), embedding_1.flatten(2))
-        merged = torch.baddbmm(merged, self._fold(self.attended_2, context_1), embedding_2.flatten(2))
+        weights = [conv.weight.flatten(1) for conv in (self.skip_1, self.skip_2, self.attended_1, self.attended_2)]
+        if few_voxels(first):
+            maps = (first, second, attend(embedding_1, context_2), attend(embedding_2, context_1))
+        else:
+            maps = (first, second, embedding_1, embedding_2)
+            weights[2:] = fold(weights[2], context_2), fold(weights[3], context_1)
+        weight = torch.cat([w.expand(len(first), -1, -1) for w in weights], dim=2)  # (B, C_out, 4C)
+        assert self.skip_1.bias is not None  # the bias of all four
+        merged = torch.baddbmm(self.skip_1.bias[:, None], weight, torch.cat(maps, dim=1).flatten(2))  # (B, C_out, N)
         return self.norm_nonlin(merged.unflatten(2, first.shape[2:]))
-
-    @staticmethod
-    def _fold(attended: _ConvNd, context: torch.Tensor) -> torch.Tensor:
-        """Weights of "apply G, then project" as one 1x1 conv a sample: (C_out, C), (B, h, d, d) -> (B, C_out, C)."""
-        weight = attended.weight.flatten(1).unflatten(1, context.shape[1:3])  # (C_out, h, d)
-        return torch.einsum("ohe,bhde->bohd", weight, context).flatten(2)
 
 
 class ResidualMerge(nn.Module):
@@ -192,18 +215,12 @@ class ResidualMerge(nn.Module):
     ) -> torch.Tensor:
         merged = torch.cat(
             (
-                self.project(first + self._attend(embedding_1, context_2)),
-                self.project(second + self._attend(embedding_2, context_1)),
+                self.project(first + attend(embedding_1, context_2)),
+                self.project(second + attend(embedding_2, context_1)),
             ),
             dim=1,
         )
         return self.norm(self.residual(merged) + self.embed(merged))
-
-    @staticmethod
-    def _attend(embedding: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """U G with the heads side by side: (B, C, *S), (B, h, d, d) -> (B, C, *S)."""
-        tokens = embedding.flatten(2).unflatten(1, context.shape[1:3])  # (B, h, d, N)
-        return (context.transpose(2, 3).to(tokens.dtype) @ tokens).view_as(embedding)
 
 
 class ConcatenationFusion(nn.Module):

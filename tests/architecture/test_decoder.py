@@ -159,7 +159,7 @@ def test_feature_map_count_is_half_of_what_is_stored(gate):
     recomputed = make_decoder([OpenGate(), gate], recompute=True)
     assert recomputed.compute_conv_feature_map_size((4, 8, 8)) == 2 * (finest + middle) + heads
     stored = make_decoder([OpenGate(), gate])
-    joined = finest + middle + (7 / 2 * middle if isinstance(gate, CommunicationGate) else 0)
+    joined = finest + middle + (9 / 2 * middle if isinstance(gate, CommunicationGate) else 0)
     assert stored.compute_conv_feature_map_size((4, 8, 8)) == 2 * (finest + middle) + heads + joined
 
 

@@ -15,6 +15,7 @@ from nnunetv2_cfnet.architecture.fusion import (
 )
 
 NONLIN = partial(nn.LeakyReLU, inplace=True)
+SIZES = [(6, 5), (3, 5, 4), (3, 2), (1, 3, 2)]  # more voxels than the 8 channels, then fewer
 
 
 def make_fusion(dim: int, merge: str, channels: int = 8, output_channels: int = 12, **options) -> CrossAttentionFusion:
@@ -67,7 +68,7 @@ def naive_attention(fusion: CrossAttentionFusion, first: torch.Tensor, second: t
 
 
 @pytest.mark.parametrize("context_scale", ["mean", "sum"])
-@pytest.mark.parametrize("size", [(6, 5), (3, 5, 4)])
+@pytest.mark.parametrize("size", SIZES)
 def test_linear_merge_matches_float64_reference(size, context_scale):
     fusion = make_fusion(len(size), "linear", context_scale=context_scale).double()
     first, second = torch.randn(2, 2, 8, *size, dtype=torch.float64)
@@ -79,7 +80,7 @@ def test_linear_merge_matches_float64_reference(size, context_scale):
     torch.testing.assert_close(fusion(first, second), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("size", [(6, 5), (3, 5, 4)])
+@pytest.mark.parametrize("size", SIZES)
 def test_residual_merge_matches_float64_reference(size):
     fusion = make_fusion(len(size), "residual").double()
     first, second = torch.randn(2, 2, 8, *size, dtype=torch.float64)

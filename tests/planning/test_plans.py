@@ -150,7 +150,7 @@ def test_scalars_for_all_stages_are_spelled_out(make_plans, dataset_json):
     plans = make_plans()
     plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= {"features_per_stage": 16, "strides": [1, 2, 2, 2]}
     arguments = cfnet_plans(plans, dataset_json, "2d").plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
-    assert arguments["encoder_features_per_stage"] == [8, 8, 8, 16]
+    assert arguments["encoder_features_per_stage"] == [8, 8, 8, 12]
 
 
 @pytest.mark.parametrize(

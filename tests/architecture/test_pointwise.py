@@ -1,0 +1,25 @@
+"""1x1 convs as matrix products against PyTorch's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from nnunetv2_cfnet.architecture.pointwise import POINTWISE
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("conv_op", "size"), [(nn.Conv2d, (6, 5)), (nn.Conv3d, (3, 5, 4))])
+def test_matrix_product_is_the_conv(conv_op, size, bias):
+    ours, theirs = POINTWISE[conv_op](3, 4, 1, bias=bias).double(), conv_op(3, 4, 1, bias=bias).double()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x))
+    for conv in (ours, theirs):
+        conv(x).square().sum().backward()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_nnunets_initialisation_takes_it_for_a_conv():
+    assert issubclass(POINTWISE[nn.Conv3d], nn.Conv3d)
+    assert issubclass(POINTWISE[nn.Conv2d], nn.Conv2d)
