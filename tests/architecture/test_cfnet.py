@@ -254,4 +254,4 @@ def test_compiled_backward_repeats_no_conv_of_a_block(plan_arguments):
     )
     network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(2, 3))
     sum_of_outputs(torch.compile(network, fullgraph=True, backend=backend)(torch.randn(1, 4, 16, 16))).backward()
-    assert set(repeated) == {(2, 2)}  # upsampling; fusions and gates are matrix products here, the blocks' kernels (3, 3)
+    assert set(repeated) == {(2, 2)}  # upsampling; the blocks' kernels are (3, 3), and 1x1 convs matrix products
