@@ -28,7 +28,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from cost_tables import GIB, LABELS, PAIR, tables
+from cost_tables import GIB, LABELS, NOT_MEASURED, PAIR, tables
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op, get_matching_instancenorm
 from naive_cfnet import NaiveCFNet
@@ -178,7 +178,8 @@ def run(
     results["counts"] = {"environment": environment("cpu"), "topologies": counts, "estimate": estimate}
     write(results, out)
     for name in measured:
-        networks = [network for network, row in counts[name]["networks"].items() if "unavailable" not in row]
+        rows = counts[name]["networks"].items()
+        networks = [network for network, row in rows if network != NOT_MEASURED and "unavailable" not in row]
         results.setdefault(device, {})[name] = {
             "environment": environment(device),
             "networks": measure(topologies[name], networks, device=device, runs=runs, description=name),
@@ -197,7 +198,12 @@ def build(
             from dynamic_network_architectures.architectures.primus import PrimusM  # not in every release
 
             return PrimusM(channels, classes, (8, 8, 8), tuple(size), drop_path_rate=0.2)  # as nnU-Net's trainer
-        network_class = {"own": topology.network_class, "cfnet": CFNet, "naive": NaiveCFNet}[network]
+        network_class = {
+            "own": topology.network_class,
+            "cfnet": CFNet,
+            "stored": partial(CFNet, recompute=False),
+            "naive": NaiveCFNet,
+        }[network]
         built = network_class(channels, num_classes=classes, deep_supervision=deep_supervision, **topology.arguments)
         return built.apply(built.initialize) if network in PAIR else built
 
@@ -354,6 +360,7 @@ def measure_steps(topology: Topology, rows: dict[str, dict], *, device: str, run
             steps[network] = step
         except torch.cuda.OutOfMemoryError:
             row["step_peak"] = {"unavailable": "out of memory"}
+        step = None  # what did not fit is not held while the next is measured
     for network, seconds in alternate(steps, runs, description).items():
         rows[network]["step_s"] = seconds
 

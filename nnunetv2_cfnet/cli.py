@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"nnunetv2_cfnet {options.command}: {error}", file=sys.stderr)
         return USER_ERROR
+    except OSError as error:  # a folder that can't be written to, a full disk
+        print(f"nnunetv2_cfnet {options.command}: {error}", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         print(f"nnunetv2_cfnet {options.command}: interrupted", file=sys.stderr)
         return INTERRUPTED

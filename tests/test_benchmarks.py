@@ -1,6 +1,7 @@
 """The cost benchmark's script, on networks that take seconds."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PROJECT = Path(__file__).parents[1]
+BENCHMARKS, DOCS, README = PROJECT / "benchmarks", PROJECT / "docs", PROJECT / "README.md"
 PROSE = "What the tables mean."
 
 
@@ -42,7 +44,7 @@ def test_counts_are_written_as_json_and_as_tables(count_to, tmp_path):
     counts = count_to(tmp_path)["counts"]
     page = (tmp_path / "benchmarks.md").read_text()
     for name, topology in counts["topologies"].items():
-        assert list(topology["networks"]) == ["own", "cfnet", "naive"]
+        assert list(topology["networks"]) == ["own", "cfnet", "stored", "naive"]
         for row in topology["networks"].values():
             assert all(row[figure] > 0 for figure in ("parameters", "forward_flops", "saved_bytes"))
             assert f"{row['parameters'] / 1e6:.1f} M" in page
@@ -81,6 +83,41 @@ def test_naive_network_gives_a_gradient_to_every_parameter(cost, tiny):
     assert finest.shape == (2, topology.num_classes, *topology.patch_size)
     sum(scale.square().mean() for scale in (finest, *coarser)).backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_page_shows_the_results_as_they_are_stored(cost):
+    results = json.loads((DOCS / "benchmarks.json").read_text())
+    page = (DOCS / "benchmarks.md").read_text()
+    assert page.partition(cost.BEGIN)[2].partition(cost.END)[0].strip() == cost.tables(results)
+
+
+@pytest.mark.parametrize("name", ["3D-default", "3D-ResEncM", "2D-default", "2D-ResEncM"])
+def test_stored_counts_are_what_the_network_costs_now(cost, name):
+    counts = json.loads((DOCS / "benchmarks.json").read_text())["counts"]
+    if counts["environment"]["versions"] != cost.environment("cpu")["versions"]:
+        pytest.skip("counted with other versions")
+    stored = counts["topologies"][name]["networks"]["cfnet"]
+    assert stored == cost.count(cost.TOPOLOGIES[name], "cfnet"), "rerun benchmarks/cost.py"
+
+
+def test_estimate_of_the_plan_tracks_the_stored_bytes_of_20_topologies(cost):
+    for fit in cost.calibrate(cost.CALIBRATION, "cfnet").values():
+        assert len(fit["ratios"]) == 10
+        assert all(1 / 1.15 < ratio < 1.15 for ratio in fit["ratios"])
+
+
+def test_readme_quotes_the_results(cost):
+    from cost_tables import BUDGET, ratio_of_counts
+
+    results = json.loads((DOCS / "benchmarks.json").read_text())
+    ratios = {label: ratio for label, *_, ratio in BUDGET} | {"parameters": ratio_of_counts("parameters")}
+    rows = re.findall(
+        r"^\| (.+?) \| ([\d.–]+) \| ([\d.–]+) \| ([\d.–]+) \| ([\d.–]+) \|$", README.read_text(), re.MULTILINE
+    )
+    assert len(rows) >= 5
+    for label, *quoted in rows:
+        found = [ratios[label](results, name) for name in cost.TOPOLOGIES]
+        assert quoted == ["–" if ratio is None else f"{ratio:.2f}" for ratio in found], label
 
 
 @pytest.mark.slow

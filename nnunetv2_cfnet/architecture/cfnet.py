@@ -46,7 +46,8 @@ from nnunetv2_cfnet.architecture.fusion import (
 from nnunetv2_cfnet.architecture.pointwise import POINTWISE
 from nnunetv2_cfnet.architecture.recompute import runner
 
-# Raised whenever a plans file of the version before would build a network that its checkpoints do not fit.
+# Raised whenever a plans file of the version before would build a network that its checkpoints do not fit. That is for
+# plans that spell out every argument, as trainer and planners write them: defaults may change.
 ARCHITECTURE_VERSION = 1
 MAX_HEADS = 8  # the published heads are 1, 2, 4, 8 from the finest fused scale on
 DILATIONS = (1, 2, 3, 4)  # of the published context module's branches
@@ -143,6 +144,9 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             fusion_merge=fusion_merge,
             switches={"context": context, "communication": communication, "recompute": recompute},
         )
+
+        if conv_op not in POINTWISE:
+            raise ValueError(f"conv_op={conv_op!r} is none of {[conv.__name__ for conv in POINTWISE]}.")
 
         def per_stage(name: str, value: int | Sequence, length: int = n_stages) -> list:
             values = [value] * length if isinstance(value, int) else list(value)

@@ -77,7 +77,7 @@ class CoarseToFineDecoder(UNetDecoder):
     already ends in a projection and norm. Published heads upsample from half resolution; here nnU-Net's 1x1 heads
     at every scale give deep supervision. With every gate open this is nnU-Net's own decoder.
 
-    Memory: s, e', A and their concatenation, which a plain U-Net stores, are recomputed in backward from D_l and the
+    Memory: s, e', A and [e', s * A] (a U-Net stores its own concatenation) are recomputed in backward from D_l and the
     encoders' features, which are stored anyway. So the fusion of a skip is called here.
 
     Args:
@@ -140,15 +140,15 @@ class CoarseToFineDecoder(UNetDecoder):
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """nnU-Net's count of its decoder less what is recomputed; a conv's output stands for two stored maps.
 
-        Stored where nothing is recomputed: [e', s * A]; at a closed gate also what fusion (5 maps) and gate (4) hold.
+        Stored where nothing is recomputed: [e', s * A]; at a gate also what fusion (5 maps) and gate (4) hold.
         """
         size, skips = np.asarray(input_size), 0.0
         for stride, channels, gate in zip(
             self.encoder.strides[:-1], self.encoder.output_channels[:-1], self.gates[::-1], strict=True
         ):
             size = size // np.asarray(stride)
-            closed = isinstance(gate, CommunicationGate)
-            stored = 0 if self.recompute else 2 + 9 * closed
+            gated = isinstance(gate, CommunicationGate)
+            stored = 0 if self.recompute else 2 + 9 * gated
             # e', which nnU-Net counts as one conv's output
             skips += (stored / 2 - 1) * channels * np.prod(size)
         return int(super().compute_conv_feature_map_size(input_size) + skips)

@@ -110,7 +110,7 @@ def attend(embedding: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
 def fold(weight: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
     """The weight of "apply G, then project" as one 1x1 conv a sample: (C_out, C), (B, h, d, d) -> (B, C_out, C)."""
     heads = weight.unflatten(1, context.shape[1:3])  # (C_out, h, d)
-    return torch.einsum("ohe,bhde->bohd", heads, context).flatten(2)
+    return torch.einsum("ohe,bhde->bohd", heads, context.to(weight.dtype)).flatten(2)
 
 
 class LinearMerge(nn.Module):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 
-class _MatrixProduct(_ConvNd):
+class _Pointwise(_ConvNd):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type != "cpu":
             return super().forward(x)
@@ -18,11 +18,11 @@ class _MatrixProduct(_ConvNd):
         return product.unflatten(2, x.shape[2:])
 
 
-class PointwiseConv2d(_MatrixProduct, nn.Conv2d):
+class PointwiseConv2d(_Pointwise, nn.Conv2d):
     """nn.Conv2d with a kernel of 1, stride 1 and no padding."""
 
 
-class PointwiseConv3d(_MatrixProduct, nn.Conv3d):
+class PointwiseConv3d(_Pointwise, nn.Conv3d):
     """nn.Conv3d with a kernel of 1, stride 1 and no padding."""
 
 

@@ -18,6 +18,8 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.planning.modality_groups import (
@@ -31,8 +33,16 @@ from nnunetv2_cfnet.planning.planners import DEFAULT_PLANS, DEFAULT_PREPROCESSOR
 from nnunetv2_cfnet.planning.plans import MALFORMED
 from nnunetv2_cfnet.planning.show import describe_plans
 
+PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")  # configurations that nnU-Net's planners can make
+EXAMPLE = '"T1,T2|T1ce,FLAIR" or "0,2|1,3"'
 FINGERPRINT = "dataset_fingerprint.json"
 COPIED_BY_PLAN = "nnunetv2_cfnet plan copies it from nnUNet_raw."
+# files of nnU-Net in a preprocessed dataset, less .json: of its planners, and others
+RESERVED_NAMES = (
+    DEFAULT_PLANS,
+    *(f"nnUNetResEncUNet{size}Plans" for size in ("", "M", "L", "XL")),
+    *("dataset", "dataset_fingerprint", "splits_final"),
+)
 
 
 @dataclass(frozen=True)
@@ -81,9 +91,13 @@ def plan(request: Request, show: bool) -> None:
         show: print the plans. Plans that exist are not made anew for it, unless an option asks for other ones.
 
     Raises:
-        UserError: bad input; nothing is written then.
+        UserError: bad input, before anything is written; or a memory target that no patch fits, which shows when the
+            fingerprint is known. No plans of that dataset are written then.
     """
     datasets = _check(request)
+    if show and request.is_as_preset and request.overwrite_plans_name:
+        for _, dataset in datasets:
+            _read_plans(request.plans_file(dataset))  # a name to be shown, not one to be given to new plans
     to_plan = [
         (number, dataset)
         for number, dataset in datasets
@@ -127,7 +141,7 @@ def plan_and_preprocess(
         progress_bar: show nnU-Net's progress bars.
 
     Raises:
-        UserError: bad input; nothing is written then.
+        UserError: see plan.
     """
     datasets = _check(request)
     if num_processes is None:
@@ -140,6 +154,10 @@ def plan_and_preprocess(
         )
     for _, dataset in datasets:
         _check_dataset(request, dataset, clean=clean)
+        file = request.plans_file(dataset)
+        known = {*PLANNED, *(_read_plans(file)["configurations"] if file.is_file() else ())}
+        if not known.issuperset(configurations):
+            raise UserError(f"-c {' '.join(configurations)}: {dataset} can have {', '.join(sorted(known))}.")
     if verify:
         for _, dataset in datasets:
             try:
@@ -156,18 +174,34 @@ def plan_and_preprocess(
         )
     _plan(request, datasets)
     if preprocess:
-        for number, _ in datasets:
+        jobs = dict(zip(configurations, [*num_processes] * (len(configurations) // len(num_processes)), strict=True))
+        for number, dataset in datasets:
+            # --clean is for changed images
+            there = [] if clean else [name for name in jobs if _is_shared_and_there(request, dataset, name)]
+            for name in there:
+                print(f"{dataset}, {name}: the data that {DEFAULT_PLANS} have are used.")
+            todo = {name: processes for name, processes in jobs.items() if name not in there}
             preprocess_dataset(
-                number, request.plans_name, configurations, list(num_processes), verbose, show_progress_bar=progress_bar
+                number, request.plans_name, list(todo), list(todo.values()), verbose, show_progress_bar=progress_bar
             )
 
 
+def _is_shared_and_there(request: Request, dataset: str, configuration: str) -> bool:
+    """Whether data that other plans use too are complete: nnU-Net's preprocessing would delete them first."""
+    plans_file = request.plans_file(dataset)
+    identifier = _read_plans(plans_file)["configurations"].get(configuration, {}).get("data_identifier")
+    if identifier is None or identifier.startswith(request.plans_name):
+        return False
+    cases = get_filenames_of_train_images_and_targets(str(_folder("nnUNet_raw") / dataset), _dataset_json(dataset))
+    # nnU-Net writes a case's properties last
+    return all(plans_file.with_name(identifier).joinpath(f"{case}.pkl").is_file() for case in cases)
+
+
 def _plan(request: Request, datasets: Sequence[tuple[int, str]]) -> None:
-    standard = PLANNERS[request.planner].reference.gb
-    if request.gpu_memory_target not in (None, standard) and not request.overwrite_plans_name:
+    if not request.is_as_preset and not request.overwrite_plans_name:
         print(
-            f"A GPU memory target of {request.gpu_memory_target:g} GB is not {request.planner}'s {standard} GB: "
-            f"-overwrite_plans_name keeps plans of another target apart from {request.plans_name}."
+            f"These are not the plans that {request.planner} makes on its own: -overwrite_plans_name keeps them apart "
+            f"from {request.plans_name}."
         )
     for number, dataset in datasets:
         dataset_json = _dataset_json(dataset)
@@ -197,10 +231,10 @@ def _check(request: Request) -> list[tuple[int, str]]:
     if spacing is not None and (len(spacing) != 3 or not all(0 < number < math.inf for number in spacing)):
         raise UserError(f"-overwrite_target_spacing {' '.join(map(str, spacing))}: give three positive numbers, in mm.")
     switched_off(request.without)
-    if Path(request.plans_name).name != request.plans_name:
+    if Path(request.plans_name).name != request.plans_name or request.plans_name.startswith("."):
         raise UserError(f"-overwrite_plans_name {request.plans_name}: give a name, without a folder.")
     folder = os.path.join(nnunetv2.__path__[0], "preprocessing")
-    if recursive_find_python_class(folder, request.preprocessor_name, "nnunetv2.preprocessing") is None:
+    if not isinstance(recursive_find_python_class(folder, request.preprocessor_name, "nnunetv2.preprocessing"), type):
         raise UserError(f"-preprocessor_name {request.preprocessor_name}: there is no such class in {folder}.")
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
         _folder(variable)
@@ -214,15 +248,19 @@ def _check_dataset(request: Request, dataset: str, clean: bool = False) -> None:
     """UserError for what would stop planning this dataset, or lose plans that are not CFNet's."""
     dataset_json = _dataset_json(dataset)
     _groups(request, dataset_json)
-    images = _folder("nnUNet_raw") / dataset / "imagesTr"
-    if not dataset_json.get("dataset") and not any(images.glob(f"*_0000{dataset_json['file_ending']}")):
-        raise UserError(f"{images} holds no images named *_0000{dataset_json['file_ending']}: put the images there.")
+    raw = _folder("nnUNet_raw") / dataset
+    cases = get_filenames_of_train_images_and_targets(str(raw), dataset_json).values()
+    if not cases:
+        images, ending = raw / "imagesTr", dataset_json["file_ending"]
+        raise UserError(f"{images} holds no images named *_0000{ending}: put the images there.")
+    for file in (file for case in cases for file in (*case["images"], case["label"])):
+        if not Path(file).is_file():
+            raise UserError(f"{file} is missing: put it there, or take its case out of {raw}.")
 
     file = request.plans_file(dataset)
-    if request.plans_name == DEFAULT_PLANS:
+    if request.plans_name in RESERVED_NAMES:
         raise UserError(
-            f"{file} is for nnU-Net's own plans (nnUNetv2_plan_experiment makes them): choose another name with "
-            "-overwrite_plans_name."
+            f"{file} is for what nnU-Net's own commands put there: choose another name with -overwrite_plans_name."
         )
     if file.is_file():
         made_by = _read_plans(file).get("experiment_planner_used")
@@ -251,13 +289,13 @@ def _check_dataset(request: Request, dataset: str, clean: bool = False) -> None:
 def _groups(request: Request, dataset_json: dict) -> ModalityGroups:
     if request.groups is None:
         return resolve_modality_groups(dataset_json, {})
-    groups = [[name.strip() for name in group.split(",")] for group in request.groups.split("|")]
-    where = f'--groups "{request.groups}"'
-    if len(groups) != 2:
-        names = channel_names_of(dataset_json)
-        raise UserError(f'{where}: give two groups, as in "T1,T2|T1ce,FLAIR"; channels: {names}.')
+    names, where = channel_names_of(dataset_json), f'--groups "{request.groups}"'
+    given = [[channel.strip() for channel in group.split(",")] for group in request.groups.split("|")]
+    if len(given) != 2:
+        raise UserError(f"{where}: give two groups, as in {EXAMPLE}; channels: {names}.")
+    groups = [[int(c) if c.isdecimal() and c not in names else c for c in group] for group in given]
     try:
-        return ModalityGroups(named_groups(groups, channel_names_of(dataset_json), where), "named by --groups")
+        return ModalityGroups(named_groups(groups, names, where, EXAMPLE), "named by --groups")
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -270,8 +308,9 @@ def _dataset_json(dataset: str) -> dict:
             raise UserError(f"{file}: {key}={dataset_json.get(key)!r} is missing or wrong; nnU-Net needs it.")
     try:
         resolve_modality_groups(dataset_json, {})
-    except (ValueError, *MALFORMED) as error:
-        raise UserError(f"{file}: {error}") from error
+        LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
+    except (AssertionError, ValueError, *MALFORMED) as error:
+        raise UserError(f"{file}: {error or 'regions_class_order is missing or wrong'}") from error
     return dataset_json
 
 
@@ -295,6 +334,7 @@ def _read_json(file: Path, way_out: str) -> dict[str, Any]:
 
 def _folder(variable: str) -> Path:
     folder = os.environ.get(variable)
-    if not folder:
-        raise UserError(f"{variable} is not set; mend it with: export {variable}=/path/to/a/folder")
+    if not folder or not (variable == "nnUNet_preprocessed" or os.path.isdir(folder)):
+        problem = f"={folder} is no folder" if folder else " is not set"
+        raise UserError(f"{variable}{problem}; mend it with: export {variable}=/path/to/a/folder")
     return Path(folder)

@@ -8,6 +8,7 @@ from nnunetv2_cfnet.architecture.encoders import check_modality_groups, default_
 
 # A key of dataset.json or of a plans file: two lists of channel names or indices.
 OVERRIDE_KEY = "cfnet_modality_groups"
+EXAMPLE = '[["T1", "T2"], ["T1ce", "FLAIR"]]'
 # The paper's pairing: (T1, T2) and (T1ce, FLAIR), by the names that BraTS and MSD releases give the sequences.
 FIRST_GROUP = frozenset({"t1", "t1n", "t1w", "t2", "t2w"})
 SECOND_GROUP = frozenset({"t1ce", "t1c", "t1gd", "t1post", "flair", "t2f"})
@@ -23,8 +24,8 @@ class ModalityGroups(NamedTuple):
 def channel_names_of(dataset_json: Mapping) -> list[str]:
     """Channel names in channel order ("modality" is what nnU-Net v1 called the key)."""
     names = dataset_json.get("channel_names") or dataset_json.get("modality")
-    if not names:
-        raise ValueError('dataset.json has no "channel_names": add them, as in {"0": "T1", "1": "T1ce"}.')
+    if not names or not isinstance(names, Mapping):
+        raise ValueError('dataset.json has no "channel_names" by index: add them, as in {"0": "T1", "1": "T1ce"}.')
     return [names[index] for index in sorted(names, key=int)]
 
 
@@ -74,18 +75,19 @@ def describe_groups(groups: Sequence[Sequence[int]], names: Sequence[str]) -> st
     return " and ".join(f"({', '.join(names[channel] for channel in group)})" for group in groups)
 
 
-def named_groups(override: object, names: list[str], where: str) -> list[list[int]]:
+def named_groups(override: object, names: list[str], where: str, example: str = EXAMPLE) -> list[list[int]]:
     """Channel indices of two lists of channel names or indices.
 
     Args:
         override: the two lists.
         names: of all channels, in channel order.
         where: says in an error what was given and in which file.
+        example: of what should be given there.
 
     Raises:
         ValueError: not two lists, unknown channels, or channels that are left out; names them and the way out.
     """
-    way_out = f'Give two lists of channel names or indices, as in [["T1", "T2"], ["T1ce", "FLAIR"]]; channels: {names}.'
+    way_out = f"Give two lists of channel names or indices, as in {example}; channels: {names}."
 
     def index_of(channel: object) -> int:
         if isinstance(channel, int) and not isinstance(channel, bool) and 0 <= channel < len(names):

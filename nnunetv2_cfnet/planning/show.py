@@ -12,11 +12,8 @@ from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_g
 from nnunetv2_cfnet.planning.planners import PLANNERS, SWITCHED_OFF, Reference, nnUNetPlannerCFNetM
 from nnunetv2_cfnet.planning.plans import MALFORMED, cfnet_plans, network_on_meta
 
-# of nnU-Net's default planner and its nnUNetPlannerResEncM
-UNETS = {
-    PlainConvUNet: Reference(gb=8, values_3d=560e6, values_2d=85e6),
-    ResidualEncoderUNet: Reference(gb=8, values_3d=680e6, values_2d=135e6),
-}
+# of nnU-Net's default planner (default_experiment_planner.py); CFNet's planners plan no plain encoders
+PLAIN_REFERENCE = Reference(gb=8, values_3d=560e6, values_2d=85e6)
 LEGEND = """\
 FLOPs: of a forward pass of one sample. Estimated memory: of a training step, from the count of
 feature maps, on the scale of nnU-Net's GPU memory targets; not measured."""
@@ -53,16 +50,16 @@ def _describe_configuration(plans: dict, dataset_json: Mapping, name: str) -> li
     unet = PlainConvUNet if arguments["n_blocks_per_stage"] is None else ResidualEncoderUNet
     unet_arguments = {key: value for key, value in arguments.items() if key in inspect.signature(unet).parameters}
     if unet is ResidualEncoderUNet:
-        ours = PLANNERS.get(manager.plans.get("experiment_planner_used"), nnUNetPlannerCFNetM).reference
+        planner = str(manager.plans.get("experiment_planner_used"))  # nnU-Net's preset of the same size counts as well
+        reference = PLANNERS.get(planner.replace("ResEnc", "CFNet"), nnUNetPlannerCFNetM).reference
     else:
-        ours = UNETS[unet]  # CFNet's planners plan no plain encoders
+        reference = PLAIN_REFERENCE
     columns = [("", "parameters", "forward FLOPs", "estimated memory")]
-    for title, entry, reference in (
-        ("CFNet", architecture, ours),
+    for title, entry in (
+        ("CFNet", architecture),
         (
             unet.__name__,
             {**architecture, "network_class_name": f"{unet.__module__}.{unet.__name__}", "arch_kwargs": unet_arguments},
-            UNETS[unet],
         ),
     ):
         network = network_on_meta(entry, input_channels, num_classes)

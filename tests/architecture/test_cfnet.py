@@ -179,6 +179,7 @@ def test_batch_norm_is_never_recomputed(plan_arguments):
         ({"fusion_merge": "sum"}, r"fusion_merge='sum' is unknown; choose one of"),
         ({"features_per_stage": [8, 16]}, r"features_per_stage=\[8, 16\] has 2 entries; n_stages=4 asks for 4"),
         ({"n_blocks_per_stage": [1] * 4}, "n_conv_per_stage=.* and n_blocks_per_stage=.*: give exactly one"),
+        ({"conv_op": nn.Conv1d}, "conv_op=.* is none of"),
         ({"n_stages": 1}, "n_stages=1: a number of scales is needed, at least 2"),
         ({"modality_groups": [[0, 1], [2, 4]]}, "there are only the channels 0 to 3"),
         ({"fusion_heads": [1, 1, 3, 1]}, r"fusion_heads=\[1, 1, 3, 1\]: 3 does not divide the 16 encoder features"),

@@ -10,12 +10,15 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunetv2_cfnet.architecture.cfnet import CFNet
 
 
-def train_two_steps(rank: int, rendezvous: str, arguments: dict) -> None:
-    """DDP fails in the second step if a parameter took no part in the first."""
+def train_two_steps(rank: int, rendezvous: str, arguments: dict, compiled: bool) -> None:
+    """DDP fails in the second step if a parameter took no part in the first. nnU-Net compiles what it then wraps."""
     distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     torch.set_num_threads(1)
     torch.manual_seed(rank)
-    network = DistributedDataParallel(CFNet(4, num_classes=3, deep_supervision=True, **arguments))
+    network: torch.nn.Module = CFNet(4, num_classes=3, deep_supervision=True, **arguments)
+    if compiled:
+        network = torch.compile(network, backend="aot_eager")
+    network = DistributedDataParallel(network, bucket_cap_mb=0.05)  # several buckets, as a full network has
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     for _ in range(2):
         optimizer.zero_grad()
@@ -31,9 +34,15 @@ def train_two_steps(rank: int, rendezvous: str, arguments: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "switches",
-    [{}, pytest.param({"fusion": "concatenation", "context": False, "communication": False}, marks=pytest.mark.slow)],
+    ("switches", "compiled"),
+    [
+        ({}, False),
+        pytest.param({}, True, marks=pytest.mark.slow),
+        pytest.param(
+            {"fusion": "concatenation", "context": False, "communication": False}, False, marks=pytest.mark.slow
+        ),
+    ],
 )
-def test_two_processes_train_the_wrapped_network(plan_arguments, tmp_path, switches):
+def test_two_processes_train_the_wrapped_network(plan_arguments, tmp_path, switches, compiled):
     arguments = {**plan_arguments(2, 3), **switches}
-    multiprocessing.spawn(train_two_steps, args=(str(tmp_path / "rendezvous"), arguments), nprocs=2)
+    multiprocessing.spawn(train_two_steps, args=(str(tmp_path / "rendezvous"), arguments, compiled), nprocs=2)

@@ -36,6 +36,8 @@ def make_dataset(tmp_path, monkeypatch, dataset_json):
         raw.mkdir(parents=True)
         preprocessed.mkdir(parents=True)
         images = {"images": [f"a_{channel:04d}.nii.gz" for channel in range(4)], "label": "a.nii.gz"}
+        for file in (*images["images"], images["label"]):
+            (raw / file).touch()
         more = {"dataset": {"a": images}, "overwrite_image_reader_writer": "SimpleITKIO", "numTraining": 100}
         (raw / "dataset.json").write_text(json.dumps(dataset_json | more))
         fingerprint = {
@@ -278,12 +280,12 @@ def test_another_target_and_name(make_dataset, capsys):
     folder = make_dataset()
     plans = plan(folder, "-gpu_memory_target", 4, "-overwrite_plans_name", "Small", name="Small")
     assert plans["plans_name"] == "Small"
-    assert "is not nnUNetPlannerCFNetM's" not in capsys.readouterr().out
+    assert "are not the plans that" not in capsys.readouterr().out
     assert not (folder / f"{PLANS}.json").exists()
     plan(folder, "-gpu_memory_target", 4)
     assert (
-        "A GPU memory target of 4 GB is not nnUNetPlannerCFNetM's 8 GB: -overwrite_plans_name keeps plans of another "
-        "target apart from nnUNetCFNetPlansM." in capsys.readouterr().out
+        "These are not the plans that nnUNetPlannerCFNetM makes on its own: -overwrite_plans_name keeps them apart "
+        "from nnUNetCFNetPlansM." in capsys.readouterr().out
     )
 
 
@@ -305,10 +307,18 @@ def test_several_datasets_are_checked_before_the_first_is_planned(make_dataset, 
         (("-overwrite_target_spacing", 1, 1), "-overwrite_target_spacing 1.0 1.0: give three positive numbers"),
         (("-overwrite_target_spacing", 1, 0, 1), "-overwrite_target_spacing 1.0 0.0 1.0: give three positive numbers"),
         (("-overwrite_plans_name", "a/b"), "-overwrite_plans_name a/b: give a name"),
-        (("-overwrite_plans_name", "nnUNetPlans"), "nnUNetPlans.json is for nnU-Net's own plans"),
+        (("-overwrite_plans_name", "nnUNetPlans"), "nnUNetPlans.json is for what nnU-Net's own commands put there"),
+        (("-overwrite_plans_name", "nnUNetResEncUNetLPlans"), "nnUNetResEncUNetLPlans.json is for what nnU-Net's own"),
+        (("-overwrite_plans_name", "splits_final"), "splits_final.json is for what nnU-Net's own commands put there"),
+        (("-overwrite_plans_name", ".."), "-overwrite_plans_name ..: give a name"),
+        (("-overwrite_plans_name", "Absent", "--show"), "Absent.json can't be read"),
+        (("-preprocessor_name", "recursive_find_python_class"), "there is no such class"),
         (("-preprocessor_name", "Absent"), "-preprocessor_name Absent: there is no such class"),
         (("--without", "attention"), "--without attention: unknown; CFNet can be planned without fusion, context, com"),
-        (("--groups", "T1,T2,T1ce,FLAIR"), '--groups "T1,T2,T1ce,FLAIR": give two groups, as in "T1,T2|T1ce,FLAIR"'),
+        (
+            ("--groups", "T1,T2,T1ce,FLAIR"),
+            '--groups "T1,T2,T1ce,FLAIR": give two groups, as in "T1,T2|T1ce,FLAIR" or "0,2|1,3"',
+        ),
         (("--groups", "T1,T2|T1ce"), "--groups \"T1,T2|T1ce\": channels ['FLAIR'] are in no group"),
         (("--groups", "T1,T2|T1ce,PD"), "'PD' is none of the 4 channel(s)"),
         (("99",), "Could not find a dataset with the ID 99"),
@@ -344,20 +354,24 @@ def test_a_variable_that_is_not_set_is_named(make_dataset, monkeypatch, capsys, 
         ("dataset.json", "{", "can't be read"),
         ("dataset.json", "[]", "holds no JSON object"),
         ("dataset.json", '{"numTraining": 1, "file_ending": ".nii.gz"}', "labels=None is missing or wrong"),
-        ("dataset.json", '{"labels": {}, "numTraining": 1, "file_ending": ".nii.gz"}', 'has no "channel_names"'),
         (
             "dataset.json",
-            '{"labels": {}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": ["T1", "T2"]}',
+            '{"labels": {"background": 0}, "numTraining": 1, "file_ending": ".nii.gz"}',
+            'has no "channel_names"',
+        ),
+        (
+            "dataset.json",
+            '{"labels": {"background": 0}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": ["T1", "T2"]}',
             "dataset.json: ",
         ),
         (
             "dataset.json",
-            '{"labels": {}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"}}',
+            '{"labels": {"background": 0}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"}}',
             "imagesTr holds no images named *_0000.nii.gz",
         ),
         (
             "dataset.json",
-            '{"labels": {}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"},'
+            '{"labels": {"background": 0}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"},'
             '"cfnet_modality_groups": [[0]]}',
             "cfnet_modality_groups=[[0]] in dataset.json",
         ),
@@ -431,6 +445,61 @@ def test_plan_and_preprocess_hands_nnunets_flags_on(make_dataset, monkeypatch):
         ("preprocess", (1, "nnUNetCFNetPlansL", ["3d_fullres"], [3], True), {"show_progress_bar": False}),
         ("extract", (1,), {"num_processes": 8, **quiet}),
     ]
+
+
+def test_shared_data_that_are_there_are_not_preprocessed_anew(make_dataset, monkeypatch, capsys):
+    """nnU-Net's preprocessing would delete them first. With --clean the images may have changed."""
+    todo = []
+    monkeypatch.setattr(command, "extract_fingerprint_dataset", lambda *a, **k: None)
+    monkeypatch.setattr(command, "preprocess_dataset", lambda *a, **k: todo.append((a[2], a[3])))
+    folder = make_dataset()
+    (folder / "nnUNetPlans_3d_fullres").mkdir()
+    preprocess = ["plan_and_preprocess", "-d", "1", "-np", "1", "-c", "2d", "3d_fullres"]
+    assert cli.main(preprocess) == 0
+    (folder / "nnUNetPlans_3d_fullres" / "a.pkl").touch()
+    assert cli.main(preprocess) == 0
+    assert "3d_fullres: the data that nnUNetPlans have are used" in capsys.readouterr().out
+    assert cli.main([*preprocess, "--clean"]) == 0
+    assert todo == [(["2d", "3d_fullres"], [1, 1]), (["2d"], [1]), (["2d", "3d_fullres"], [1, 1])]
+
+
+def test_configuration_that_no_plan_has_is_refused(make_dataset, capsys):
+    assert refused(make_dataset(), "-c", "3d_fulres", command="plan_and_preprocess")
+    assert (
+        "-c 3d_fulres: Dataset001_Test can have 2d, 3d_cascade_fullres, 3d_fullres, 3d_lowres."
+        in capsys.readouterr().err
+    )
+
+
+def test_missing_label_file_is_named(make_dataset, tmp_path, capsys):
+    folder = make_dataset()
+    label = tmp_path / "nnUNet_raw" / folder.name / "a.nii.gz"
+    label.unlink()
+    assert refused(folder)
+    assert f"{label} is missing" in capsys.readouterr().err
+
+
+def test_regions_without_their_order_are_named(make_dataset, tmp_path, capsys):
+    folder = make_dataset()
+    file = tmp_path / "nnUNet_raw" / folder.name / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": {"background": 0, "all": [1, 2], "core": 2}}))
+    assert refused(folder)
+    assert f"{file}: " in capsys.readouterr().err
+
+
+def test_groups_can_be_indices(make_dataset):
+    assert arguments_of(plan(make_dataset(), "--groups", "0,1|2,3"))["modality_groups"] == [[0, 1], [2, 3]]
+
+
+def test_folder_that_can_not_be_written_to_is_named(make_dataset, monkeypatch, capsys):
+    folder = make_dataset()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("nnunetv2_cfnet.planning.planners.os.replace", refuse)
+    assert cli.main(["plan", "-d", "1"]) == 2
+    assert f"Permission denied: '{folder}'" in capsys.readouterr().err
 
 
 def test_plan_extracts_only_a_missing_fingerprint(make_dataset, monkeypatch):
