@@ -249,10 +249,10 @@ def _check_dataset(request: Request, dataset: str, clean: bool = False) -> None:
     dataset_json = _dataset_json(dataset)
     _groups(request, dataset_json)
     raw = _folder("nnUNet_raw") / dataset
-    cases = get_filenames_of_train_images_and_targets(str(raw), dataset_json).values()
-    if not cases:
-        images, ending = raw / "imagesTr", dataset_json["file_ending"]
+    images, ending = raw / "imagesTr", dataset_json["file_ending"]
+    if not dataset_json.get("dataset") and not any(images.glob(f"*_0000{ending}")):
         raise UserError(f"{images} holds no images named *_0000{ending}: put the images there.")
+    cases = get_filenames_of_train_images_and_targets(str(raw), dataset_json).values()
     for file in (file for case in cases for file in (*case["images"], case["label"])):
         if not Path(file).is_file():
             raise UserError(f"{file} is missing: put it there, or take its case out of {raw}.")

@@ -20,6 +20,7 @@ LARGE = ([1.0, 0.7, 0.7], [300, 512, 512])  # has a 3d_lowres
 SLICES = ([5.0, 0.7, 0.7], [20, 320, 320])
 ONE_SLICE = ([999.0, 1.0, 1.0], [1, 512, 512])
 PLANS = "nnUNetCFNetPlansM"
+MINIMAL = '{"labels": {"background": 0}, "numTraining": 1, "file_ending": ".nii.gz"'
 
 
 @pytest.fixture
@@ -356,23 +357,22 @@ def test_a_variable_that_is_not_set_is_named(make_dataset, monkeypatch, capsys, 
         ("dataset.json", '{"numTraining": 1, "file_ending": ".nii.gz"}', "labels=None is missing or wrong"),
         (
             "dataset.json",
-            '{"labels": {"background": 0}, "numTraining": 1, "file_ending": ".nii.gz"}',
+            MINIMAL + "}",
             'has no "channel_names"',
         ),
         (
             "dataset.json",
-            '{"labels": {"background": 0}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": ["T1", "T2"]}',
+            MINIMAL + ', "channel_names": ["T1", "T2"]}',
             "dataset.json: ",
         ),
         (
             "dataset.json",
-            '{"labels": {"background": 0}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"}}',
+            MINIMAL + ', "channel_names": {"0": "T1", "1": "T2"}}',
             "imagesTr holds no images named *_0000.nii.gz",
         ),
         (
             "dataset.json",
-            '{"labels": {"background": 0}, "numTraining": 1, "file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "T2"},'
-            '"cfnet_modality_groups": [[0]]}',
+            MINIMAL + ', "channel_names": {"0": "T1", "1": "T2"},"cfnet_modality_groups": [[0]]}',
             "cfnet_modality_groups=[[0]] in dataset.json",
         ),
         ("dataset_fingerprint.json", "", "nnUNetv2_extract_fingerprint -d 1 --clean"),
