@@ -1,9 +1,12 @@
 """CFNet's planners on small synthetic fingerprints, through the command and on their own."""
 
+import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -546,6 +549,22 @@ def test_show_prints_each_configuration_beside_its_unet(make_dataset, capsys):
         assert float(ours) > 0
         assert float(theirs) > 0
     assert float(rows["estimated memory"].split()[0]) <= 8
+
+
+def test_show_estimates_both_networks_on_the_scale_of_the_plans_planner(make_dataset, capsys):
+    folder = make_dataset(ONE_SLICE)
+    plans = plan(folder, "-pl", "nnUNetPlannerCFNetXL", "--show", name="nnUNetCFNetPlansXL")
+    shown = re.search(r"estimated memory +([\d.]+) GB +([\d.]+) GB", capsys.readouterr().out)
+    planned = plans["configurations"]["2d"]
+    arguments = planned["architecture"]["arch_kwargs"]
+    of_unet = inspect.signature(ResidualEncoderUNet).parameters.keys() & arguments
+    unet = planned["architecture"] | {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
+        "arch_kwargs": {name: arguments[name] for name in of_unet},
+    }
+    for architecture, gb in zip((planned["architecture"], unet), shown.groups(), strict=True):
+        values = network_on_meta(architecture, 4, num_classes=4).compute_conv_feature_map_size(planned["patch_size"])
+        assert float(gb) == pytest.approx(40 * values * planned["batch_size"] / (560e6 * 12), abs=0.06)
 
 
 def test_show_plans_what_is_missing_or_asked_for(make_dataset, capsys):
