@@ -7,13 +7,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from nnunetv2_cfnet import __version__
 from nnunetv2_cfnet.errors import UserError
 
 if TYPE_CHECKING:
     from nnunetv2_cfnet.planning.command import Request
+
+Subcommands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 USER_ERROR = 2  # what argparse itself exits with
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -24,10 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except UserError as error:
-        print(f"nnunetv2_cfnet {options.command}: {error}", file=sys.stderr)
-        return USER_ERROR
-    except OSError as error:  # a folder that can't be written to, a full disk
+    except (UserError, OSError) as error:  # OSError: a folder that can't be written to, a full disk
         print(f"nnunetv2_cfnet {options.command}: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
@@ -43,13 +42,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subcommands = parser.add_subparsers(dest="command", metavar="subcommand", required=True)
+    for add in (_add_doctor, _add_demo, _add_plan, _add_plan_and_preprocess):
+        add(subcommands)
+    return parser
 
+
+def _add_doctor(subcommands: Subcommands) -> None:
     summary = "check that training with CFNet would work here"
     doctor = subcommands.add_parser(
         "doctor", help=summary, description=f"{summary.capitalize()}: a line for each thing it takes; exits 1 if not."
     )
     doctor.set_defaults(run=_doctor)
 
+
+def _add_demo(subcommands: Subcommands) -> None:
     summary = "train, predict and evaluate on a small phantom dataset with nnU-Net's own commands"
     demo = subcommands.add_parser(
         "demo",
@@ -65,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
+
+def _add_plan(subcommands: Subcommands) -> None:
     summary = "plan CFNet for a dataset, as nnUNetv2_plan_experiment plans U-Nets"
     plan = subcommands.add_parser(
         "plan",
@@ -78,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.set_defaults(run=_plan)
 
+
+def _add_plan_and_preprocess(subcommands: Subcommands) -> None:
     summary = "plan, and preprocess, as nnUNetv2_plan_and_preprocess does for U-Nets"
     preprocess = subcommands.add_parser(
         "plan_and_preprocess",
@@ -106,13 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     for flag, purpose in (
         ("--verify_dataset_integrity", "check the raw dataset first"),
         ("--no_pp", "do not preprocess"),
-        ("--clean", "extract a fingerprint that exists anew"),
+        ("--clean", "extract fingerprints, and preprocess data shared with nnUNetPlans, that exist anew"),
         ("--verbose", "print more"),
         ("--no_pbar", "no progress bars"),
     ):
         preprocess.add_argument(flag, action="store_true", help=purpose)
     preprocess.set_defaults(run=_plan_and_preprocess)
-    return parser
 
 
 def _add_planning_flags(parser: argparse.ArgumentParser) -> None:
