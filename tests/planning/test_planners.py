@@ -522,6 +522,17 @@ def test_plan_extracts_only_a_missing_fingerprint(make_dataset, monkeypatch):
     assert calls == [1]
 
 
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_brats_sized_images_are_planned_as_the_benchmarks_page_says(make_dataset, planner):
+    folder = make_dataset(([1.0, 1.0, 1.0], [140, 171, 137]))
+    plans = plan(folder, "-pl", planner, name=PLANNERS[planner].preset_plans_name)
+    cells = [planner]
+    for configuration in ("3d_fullres", "2d"):
+        planned = plans["configurations"][configuration]
+        cells += [" × ".join(map(str, planned["patch_size"])), str(planned["batch_size"])]
+    assert f"| {' | '.join(cells)} |" in (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+
+
 def test_show_prints_each_configuration_beside_its_unet(make_dataset, capsys):
     folder = make_dataset(LARGE)
     plan(folder, "--without", "context", "communication")
