@@ -48,20 +48,18 @@ def _describe_configuration(plans: dict, dataset_json: Mapping, name: str) -> li
     num_classes = manager.get_label_manager(dataset_json).num_segmentation_heads
 
     unet = PlainConvUNet if arguments["n_blocks_per_stage"] is None else ResidualEncoderUNet
-    unet_arguments = {key: value for key, value in arguments.items() if key in inspect.signature(unet).parameters}
+    as_unet = {
+        **architecture,
+        "network_class_name": f"{unet.__module__}.{unet.__name__}",
+        "arch_kwargs": {key: value for key, value in arguments.items() if key in inspect.signature(unet).parameters},
+    }
     if unet is ResidualEncoderUNet:
         planner = str(manager.plans.get("experiment_planner_used"))  # nnU-Net's preset of the same size counts as well
         reference = PLANNERS.get(planner.replace("ResEnc", "CFNet"), nnUNetPlannerCFNetM).reference
     else:
         reference = PLAIN_REFERENCE
     columns = [("", "parameters", "forward FLOPs", "estimated memory")]
-    for title, entry in (
-        ("CFNet", architecture),
-        (
-            unet.__name__,
-            {**architecture, "network_class_name": f"{unet.__module__}.{unet.__name__}", "arch_kwargs": unet_arguments},
-        ),
-    ):
+    for title, entry in (("CFNet", architecture), (unet.__name__, as_unet)):
         network = network_on_meta(entry, input_channels, num_classes)
         values = network.compute_conv_feature_map_size(patch_size)
         columns.append(
