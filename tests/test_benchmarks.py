@@ -94,8 +94,9 @@ def test_page_shows_the_results_as_they_are_stored(cost):
 @pytest.mark.parametrize("name", ["3D-default", "3D-ResEncM", "2D-default", "2D-ResEncM"])
 def test_stored_counts_are_what_the_network_costs_now(cost, name):
     counts = json.loads((DOCS / "benchmarks.json").read_text())["counts"]
-    if counts["environment"]["versions"] != cost.environment("cpu")["versions"]:
-        pytest.skip("counted with other versions")
+    counted, here = counts["environment"]["versions"], cost.environment("cpu")["versions"]
+    if any(counted[library] != here[library] for library in ("torch", "dynamic-network-architectures")):
+        pytest.skip("counted with other versions of torch or dynamic-network-architectures")
     stored = counts["topologies"][name]["networks"]["cfnet"]
     assert stored == cost.count(cost.TOPOLOGIES[name], "cfnet"), "rerun benchmarks/cost.py"
 

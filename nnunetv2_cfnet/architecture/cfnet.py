@@ -182,7 +182,6 @@ class CFNet(AbstractDynamicNetworkArchitectures):
                     f"fusion_heads={heads}: {count} does not divide the {width} encoder features of stage {stage}."
                 )
         dilations = per_axis("context_dilations", DILATIONS if context_dilations is None else context_dilations)
-
         recompute = recompute and not (norm_op is not None and issubclass(norm_op, _BatchNorm))
 
         pointwise = POINTWISE[conv_op]

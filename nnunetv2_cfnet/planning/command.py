@@ -135,7 +135,7 @@ def plan_and_preprocess(
         num_processes: one for each configuration, or one for all; None: nnU-Net's defaults.
         num_processes_fingerprint: processes that verify and extract.
         verify: verify the datasets' integrity first.
-        clean: extract fingerprints that exist already, too.
+        clean: extract fingerprints that exist already, too, and preprocess data that are shared anew.
         preprocess: False stops after planning.
         verbose: print what nnU-Net's --verbose prints.
         progress_bar: show nnU-Net's progress bars.
@@ -275,6 +275,7 @@ def _check_dataset(request: Request, dataset: str, clean: bool = False) -> None:
     fingerprint = file.with_name(FINGERPRINT)
     if fingerprint.is_file() and not clean:
         way_out = f"Extract it anew: nnUNetv2_extract_fingerprint -d {int(dataset[7:10])} --clean"
+        extracted = _read_json(fingerprint, way_out)
         # what nnU-Net's planners read
         for key in (
             "spacings",
@@ -282,7 +283,7 @@ def _check_dataset(request: Request, dataset: str, clean: bool = False) -> None:
             "median_relative_size_after_cropping",
             "foreground_intensity_properties_per_channel",
         ):
-            if not _read_json(fingerprint, way_out).get(key):
+            if not extracted.get(key):
                 raise UserError(f"{fingerprint} has no {key!r}. {way_out}")
 
 

@@ -215,7 +215,7 @@ PLANNERS = {planner.__name__: planner for planner in (nnUNetPlannerCFNetM, nnUNe
 
 
 def switched_off(without: Sequence[str]) -> dict[str, Any]:
-    """CFNet's arguments for a network without some of its parts; ValueError for an unknown part."""
+    """CFNet's arguments for a network without some of its parts; UserError for an unknown part."""
     arguments: dict[str, Any] = {}
     for part in without:
         if part not in SWITCHED_OFF:
