@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from nnunetv2_cfnet import __version__
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.import_weights import ASSUMED
 
 if TYPE_CHECKING:
     from nnunetv2_cfnet.planning.command import Request
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subcommands = parser.add_subparsers(dest="command", metavar="subcommand", required=True)
-    for add in (_add_doctor, _add_demo, _add_plan, _add_plan_and_preprocess):
+    for add in (_add_doctor, _add_demo, _add_plan, _add_plan_and_preprocess, _add_import_weights):
         add(subcommands)
     return parser
 
@@ -122,6 +123,24 @@ def _add_plan_and_preprocess(subcommands: Subcommands) -> None:
     ):
         preprocess.add_argument(flag, action="store_true", help=purpose)
     preprocess.set_defaults(run=_plan_and_preprocess)
+
+
+def _add_import_weights(subcommands: Subcommands) -> None:
+    summary = "make a model folder from a checkpoint of the published CFNet"
+    importer = subcommands.add_parser(
+        "import_weights",
+        help=summary,
+        description=f"{summary.capitalize()}, for nnUNetv2_predict_from_modelfolder -m MODEL_FOLDER -f 0, on cases "
+        "named CASE_0000 .. CASE_0003 (T1, T1ce, T2, FLAIR). Labels are the release's: 1 = NCR/NET, 2 = ED, 3 = ET. "
+        f"{ASSUMED}",
+    )
+    importer.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="what the release's training saved; nothing in it is run"
+    )
+    importer.add_argument(
+        "-o", type=Path, required=True, metavar="MODEL_FOLDER", help="to be written; new, or an empty folder"
+    )
+    importer.set_defaults(run=_import_weights)
 
 
 def _add_planning_flags(parser: argparse.ArgumentParser) -> None:
@@ -210,6 +229,16 @@ def _plan_and_preprocess(options: argparse.Namespace) -> int:
         verbose=options.verbose,
         progress_bar=not options.no_pbar,
     )
+    return 0
+
+
+def _import_weights(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.host import check_version
+
+    check_version("nnunetv2")
+    from nnunetv2_cfnet.import_weights import import_weights
+
+    import_weights(options.checkpoint, options.o)
     return 0
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "nnunetv2_cfnet"
 # From top to bottom. A part may import from the rows below its own, and from itself.
 LAYERS = (
     ("cli",),
-    ("demo", "doctor"),
+    ("demo", "doctor", "import_weights"),
     ("report",),
     ("evaluation",),
     ("data",),

@@ -18,6 +18,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_cfnet.architecture.cfnet import DILATIONS, CFNet, default_fusion_heads
 from nnunetv2_cfnet.architecture.encoders import default_encoder_features
+from nnunetv2_cfnet.architecture.published import TOTAL_STRIDE, PublishedCFNet
 from nnunetv2_cfnet.planning.modality_groups import (
     OVERRIDE_KEY,
     channel_names_of,
@@ -26,6 +27,7 @@ from nnunetv2_cfnet.planning.modality_groups import (
 )
 
 CFNET = f"{CFNet.__module__}.{CFNet.__name__}"
+PUBLISHED = f"{PublishedCFNet.__module__}.{PublishedCFNet.__name__}"
 TRANSLATED = (PlainConvUNet.__name__, ResidualEncoderUNet.__name__)
 # what plans that no planner wrote raise while they are read
 MALFORMED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError)
@@ -82,6 +84,43 @@ def cfnet_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CF
             notes.append(f"CFNet's modality groups: {groups} - {reason}.")
     _check_buildable(translated, configuration, dataset_json)
     return CFNetPlans(translated, notes)
+
+
+def published_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CFNetPlans:
+    """Put the published network into one 2D configuration, whatever network is planned there.
+
+    Args:
+        plans: nnU-Net's plans; left unchanged.
+        dataset_json: nnU-Net's dataset.json, for the channel names.
+        configuration: the one to be trained. Others are left as they are.
+
+    Raises:
+        ValueError: a configuration that is not 2D, a patch that 16 does not divide, or modality groups that are wrong
+            or of different size; names the plans, the configuration and the way out.
+    """
+    translated, manager = deepcopy(dict(plans)), PlansManager(deepcopy(dict(plans)))
+    where = f"plans {manager.plans_name!r}, configuration {configuration!r}"
+    try:
+        planned = manager.get_configuration(configuration)
+        if len(planned.patch_size) != 2:
+            raise ValueError(
+                f"{where}: the published CFNet is 2D, the patch is {list(planned.patch_size)}. Train the configuration "
+                "2d, or nnUNetTrainerCFNet."
+            )
+        _check_divisible(planned.patch_size, [[TOTAL_STRIDE] * 2], where)
+        named = planned.network_arch_init_kwargs.get("modality_groups")
+        groups, reason = resolve_modality_groups(dataset_json, plans, named)
+    except (ValueError, *MALFORMED) as error:
+        raise ValueError(_describe(error, where)) from error
+    translated["configurations"][configuration]["architecture"] = published_architecture(groups)
+    _check_buildable(translated, configuration, dataset_json)
+    names = describe_groups(groups, channel_names_of(dataset_json))
+    return CFNetPlans(translated, [f"The published CFNet's modality groups: {names} - {reason}."])
+
+
+def published_architecture(groups: list[list[int]]) -> dict:
+    """The architecture entry of the published network."""
+    return {"network_class_name": PUBLISHED, "arch_kwargs": {"modality_groups": groups}, "_kw_requires_import": []}
 
 
 def keep_trained_plans(

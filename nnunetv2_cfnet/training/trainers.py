@@ -1,9 +1,11 @@
 """nnU-Net trainers for CFNet: `nnUNetv2_train DATASET CONFIGURATION FOLD -tr nnUNetTrainerCFNet`.
 
 The network is named, with every argument, by the plans that nnUNetTrainerCFNet hands to nnU-Net, so that it overrides
-nothing but __init__ and stock nnUNetTrainer predicts from the model folder too.
+nothing but __init__ and stock nnUNetTrainer predicts from the model folder too. nnUNetTrainerCFNetPublished trains the
+published network with the published recipe.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +13,8 @@ from nnunetv2.paths import nnUNet_results
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-from nnunetv2_cfnet.planning.plans import cfnet_plans, keep_trained_plans
+from nnunetv2_cfnet.architecture.published_weights import load_imagenet_weights
+from nnunetv2_cfnet.planning.plans import CFNetPlans, cfnet_plans, keep_trained_plans, published_plans
 
 # nnU-Net's own list (nnunetv2/training/nnUNetTrainer/variants/training_length/nnUNetTrainer_Xepochs.py)
 EPOCH_VARIANTS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)
@@ -34,6 +37,8 @@ class nnUNetTrainerCFNet(nnUNetTrainer):
 
     #: epochs of the variants; None leaves nnU-Net's default
     epochs: int | None = None
+    #: puts the network into the plans
+    translate: Callable[[dict, dict, str], CFNetPlans] = staticmethod(cfnet_plans)
 
     def __init__(
         self,
@@ -43,7 +48,7 @@ class nnUNetTrainerCFNet(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
     ) -> None:
-        ours = cfnet_plans(plans, dataset_json, configuration)
+        ours = self.translate(plans, dataset_json, configuration)
         if nnUNet_results.is_set():
             folder = get_output_folder(plans["dataset_name"], type(self).__name__, plans["plans_name"], configuration)
             ours = keep_trained_plans(ours, plans, dataset_json, configuration, Path(folder, "plans.json"))
@@ -79,6 +84,86 @@ class nnUNetTrainerCFNetDemo(nnUNetTrainerCFNet):
         for group in optimizer.param_groups:
             group["momentum"] = 0.9
         return optimizer, scheduler
+
+
+class nnUNetTrainerCFNetPublished(nnUNetTrainerCFNet):
+    """Trains the published 2D network in nnU-Net's configuration 2d, with the published recipe.
+
+    0.6 Dice + 0.4 focal (losses.py); SGD, learning rate 0.01, momentum 0.9, weight decay 5e-4; the learning rate falls
+    by a factor of 0.96 an epoch; 200 epochs; no deep supervision. Source: the release's training script.
+    Departures:
+    - Data path, patch, batch size, augmentation and foreground oversampling are nnU-Net's; published: whole 240 x 240
+      slices with tumour, batches of 12, right-angled rotations, flips and rotations by up to 20 degrees.
+    - An epoch is nnU-Net's 250 iterations; published: once over the training slices.
+    - nnU-Net's mixed precision, and its clipping of gradients at a norm of 12.
+    - The release's script steps its scheduler twice an epoch, which makes the factor 0.9216; here it is 0.96.
+    - The focal term is the focal loss (losses.py says what the script computes).
+    - The encoders start from random weights; published: from ImageNet's (nnUNetTrainerCFNetPublishedImageNet).
+    - The last epoch's weights are predicted with, as always in nnU-Net; the script keeps those that do best on the
+      test slices.
+    """
+
+    epochs = 200
+    translate = staticmethod(published_plans)
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.initial_lr = 1e-2
+        self.weight_decay = 5e-4
+        self.enable_deep_supervision = False
+
+    def _build_loss(self) -> torch.nn.Module:
+        """The published loss, in the place of Dice and cross entropy."""
+        from nnunetv2_cfnet.training.losses import DiceFocalLoss  # MONAI takes seconds that prediction need not spend
+
+        return DiceFocalLoss(self.label_manager.has_regions, self.label_manager.ignore_label)
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, object]:
+        """The published optimizer and schedule, in the place of Nesterov momentum 0.99 and polynomial decay."""
+        optimizer = torch.optim.SGD(
+            self.network.parameters(), self.initial_lr, momentum=0.9, weight_decay=self.weight_decay
+        )
+        return optimizer, ExponentialLRByEpoch(optimizer, gamma=0.96)
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Nothing: the network has one output, and no decoder attribute to switch."""
+
+
+class nnUNetTrainerCFNetPublishedImageNet(nnUNetTrainerCFNetPublished):
+    """nnUNetTrainerCFNetPublished whose encoders start from timm's ImageNet weights of ResNet-50, as published.
+
+    They are loaded when a training starts from scratch: neither --c, --val and prediction, nor -pretrained_weights,
+    which bring all weights, touch them.
+
+    Raises:
+        UserError: when the training starts, if they are not there and can't be downloaded; says what to put where.
+    """
+
+    def on_train_start(self) -> None:
+        """nnU-Net initialises a network here that has no weights yet; ours then gets its encoders' weights."""
+        if not self.was_initialized:
+            self.initialize()
+            network = self.network.module if self.is_ddp else self.network
+            file = load_imagenet_weights(getattr(network, "_orig_mod", network))  # torch.compile wraps it
+            self.print_to_log_file(f"The encoders start from the ImageNet weights in {file}.")
+        super().on_train_start()
+
+
+class ExponentialLRByEpoch(torch.optim.lr_scheduler.ExponentialLR):
+    """torch's ExponentialLR, set to an epoch as nnU-Net's trainer and --c do; torch deprecates step(epoch)."""
+
+    def step(self, epoch: int | None = None) -> None:
+        """Set the learning rate of an epoch."""
+        epoch = self.last_epoch = epoch or 0  # none where torch's constructor calls it
+        for group, initial in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = initial * self.gamma**epoch
 
 
 for _epochs in EPOCH_VARIANTS:

@@ -1,0 +1,180 @@
+"""The published CFNet: 2D, two ResNet-50 encoders, as its release computes it; and the weights that fit it.
+
+    x -> split into pairs -> shared 1x1 conv, shared stem -> two ResNet-50 trunks  (1/2, 1/4, 1/8, 1/16)
+      -> cross-attention fusion at every level                                    (fusion.py)
+      -> multi-scale context on the deepest level                                 (context.py)
+      -> D_{l-1} = block(D_l) + comm(fused_{l-1}, D_l), finest level first        (decoder.py)
+      -> head from half to full resolution
+
+Paper: Cheng, Zheng, Wang, Biomedical Signal Processing and Control, 2025, 106876, doi:10.1016/j.bspc.2024.106876. The
+network that nnU-Net users want is CFNet (cfnet.py); this one is for comparison, and for checkpoints of the release.
+docs/published.md says what both do about the release's defects.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+
+import timm
+import torch
+from torch import nn
+
+from nnunetv2_cfnet.architecture.context import MultiScaleContext
+from nnunetv2_cfnet.architecture.decoder import CommunicationGate, FeatureCommunication, UpsamplingBlock
+from nnunetv2_cfnet.architecture.encoders import check_modality_groups
+from nnunetv2_cfnet.architecture.fusion import ChannelLayerNorm, CrossAttentionFusion, ResidualMerge
+
+LEVELS = (64, 256, 512, 1024)  # channels at strides 2, 4, 8, 16
+TOTAL_STRIDE = 16
+HEADS = (1, 2, 4, 8)
+DILATIONS = (1, 2, 3, 4)
+RESNET = "resnet50.a1_in1k"  # what "resnet50" means to timm
+
+
+class PublishedCFNet(nn.Module):
+    """The published network, with the parameters that its forward uses and no others.
+
+    Kept as published: both encoders share the first one's stem, K^T V is a sum over the pixels, MCPM's softmax runs
+    over all branches' channels, and a ReLU before the sigmoid keeps gates from going below 0.5.
+    Departures: none in what it computes. Under autocast attention stays in fp32. 262 of the release's 313 million
+    parameters, which its forward does not use, are left out.
+
+    Args:
+        input_channels: channels of the input.
+        num_classes: output channels; 4 in the release.
+        modality_groups: two lists of input channels, of equal length, since the stem is shared. Default: (T1, T2) and
+            (T1ce, FLAIR) of the order T1, T1ce, T2, FLAIR.
+        deep_supervision: what nnU-Net hands to every network; there is one output, so True is an error.
+
+    Shape:
+        (B, input_channels, H, W), H and W divisible by 16 -> logits (B, num_classes, H, W).
+
+    Raises:
+        ValueError: groups that do not fit the channels or each other, deep supervision, another height or width.
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        modality_groups: Sequence[Sequence[int]] = ((0, 2), (1, 3)),
+        deep_supervision: bool = False,
+    ) -> None:
+        super().__init__()
+        check_modality_groups(modality_groups, input_channels)
+        if len(modality_groups[0]) != len(modality_groups[1]):
+            raise ValueError(
+                f"modality_groups={[list(group) for group in modality_groups]}: the published network's stem is shared "
+                "by both groups, so they need equally many channels. Give groups of one size, or use CFNet."
+            )
+        if deep_supervision:
+            raise ValueError(
+                "deep_supervision=True: the published network has one output. Train it with "
+                "nnUNetTrainerCFNetPublished, which switches deep supervision off."
+            )
+        self.num_classes = num_classes
+        norm, relu = nn.BatchNorm2d, partial(nn.ReLU, inplace=True)
+        self.modality_groups = [list(group) for group in modality_groups]
+        self.pair_projection = nn.Conv2d(len(modality_groups[0]), 3, 1)
+        first, second = timm.create_model(RESNET), timm.create_model(RESNET)
+        self.stem = nn.Sequential(OrderedDict(conv1=first.conv1, bn1=first.bn1, act1=first.act1))
+        self.pool = first.maxpool
+        self.first, self.second = (
+            nn.Sequential(OrderedDict(layer1=resnet.layer1, layer2=resnet.layer2, layer3=resnet.layer3))
+            for resnet in (first, second)
+        )
+        self.fusion = nn.ModuleList(
+            CrossAttentionFusion(
+                nn.Conv2d,
+                channels,
+                heads,
+                merge=ResidualMerge(nn.Conv2d, channels, channels, token_norm=ChannelLayerNorm, norm=norm, nonlin=relu),
+                nonlin=relu,
+                context_scale="sum",
+            )
+            for channels, heads in zip(LEVELS, HEADS, strict=True)
+        )
+        self.context = MultiScaleContext(
+            nn.Conv2d,
+            LEVELS[-1],
+            kernel_size=(3, 3),
+            dilations=[(dilation, dilation) for dilation in DILATIONS],
+            norm=norm,
+            nonlin=relu,
+            branch_softmax="concatenated",
+            dropout_p=0.5,
+        )
+        steps = list(zip(LEVELS[::-1], LEVELS[-2::-1], strict=False))  # (deep, shallow), coarsest first
+        self.upsampling = nn.ModuleList(
+            UpsamplingBlock(nn.Conv2d, nn.ConvTranspose2d, deep, shallow, norm=norm, nonlin=relu)
+            for deep, shallow in steps
+        )
+        self.communication = nn.ModuleList(
+            FeatureCommunication(
+                nn.Conv2d,
+                shallow,
+                deep,
+                upsample_mode="bilinear",
+                gate=CommunicationGate(nn.Conv2d, shallow, kernel_size=3, norm=norm, nonlin=relu, rectify=True),
+                norm=norm,
+            )
+            for deep, shallow in steps
+        )
+        self.head = PublishedHead(LEVELS[0], num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        _check_size(x)
+        first, second = (
+            self._encode(x, group, trunk)
+            for group, trunk in zip(self.modality_groups, (self.first, self.second), strict=True)
+        )
+        *shallow, deepest = (fuse(*maps) for fuse, *maps in zip(self.fusion, first, second, strict=True))
+        deep = self.context(deepest)
+        for upsample, communicate, fused in zip(self.upsampling, self.communication, shallow[::-1], strict=True):
+            deep = upsample(deep) + communicate(fused, deep)
+        return self.head(deep)
+
+    def _encode(self, x: torch.Tensor, group: list[int], trunk: nn.Sequential) -> list[torch.Tensor]:
+        """The four levels of one modality group, finest first."""
+        pair = torch.cat([x[:, channel : channel + 1] for channel in group], dim=1)
+        levels = [self.stem(self.pair_projection(pair))]
+        features = self.pool(levels[0])
+        for layer in trunk:
+            features = layer(features)
+            levels.append(features)
+        return levels
+
+
+class PublishedHead(nn.Module):
+    """Logits at full resolution: transposed conv3x3/2, ReLU, conv3x3, ReLU, conv2x2. Source: paper, head.
+
+    Args:
+        input_channels: channels of D_1.
+        num_classes: output channels.
+        hidden_channels: channels between the convs.
+
+    Shape:
+        (B, input_channels, H/2, W/2) -> (B, num_classes, H, W).
+    """
+
+    def __init__(self, input_channels: int, num_classes: int, hidden_channels: int = 32) -> None:
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(input_channels, hidden_channels, 3, stride=2)
+        self.conv = nn.Conv2d(hidden_channels, hidden_channels, 3)
+        # so named, nnU-Net's -pretrained_weights starts it anew for another number of classes
+        self.seg_layers = nn.ModuleList([nn.Conv2d(hidden_channels, num_classes, 2, padding=1)])
+
+    def forward(self, deep: torch.Tensor) -> torch.Tensor:
+        return self.seg_layers[0](torch.relu(self.conv(torch.relu(self.upsample(deep)))))
+
+
+def _check_size(x: torch.Tensor) -> None:
+    for axis, size in zip(("height", "width"), x.shape[2:], strict=True):
+        if size % TOTAL_STRIDE or not size:
+            nearest = " or ".join(
+                str(n) for n in (size - size % TOTAL_STRIDE, size - size % TOTAL_STRIDE + TOTAL_STRIDE) if n
+            )
+            raise ValueError(
+                f"an input of {tuple(x.shape)} has a {axis} of {size}, which {TOTAL_STRIDE} does not divide: pad or "
+                f"crop it to {nearest}."
+            )

@@ -1,0 +1,195 @@
+"""Weights for the published network: checkpoints of its release, and ImageNet's for its encoders."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+
+from nnunetv2_cfnet.architecture.published import RESNET, PublishedCFNet
+from nnunetv2_cfnet.errors import UserError
+
+# Our names of the network's parts -> the release's.
+RELEASE_NAMES = {
+    "pair_projection.": "conv_2_3.",
+    "stem.": "encoder_one_",
+    "first.": "encoder_one_",
+    "second.": "encoder_two_",
+    **{
+        f"fusion.{level}.{ours}.": f"modules.{level}.{theirs}."
+        for level in range(4)
+        for ours, theirs in {
+            "projection_1.0": "cross.channel_proj1",
+            "projection_2.0": "cross.channel_proj2",
+            "key_value_1": "cross.cross_attn.kv1",
+            "key_value_2": "cross.cross_attn.kv2",
+            "merge.project.0": "cross.end_proj",
+            "merge.project.1": "cross.norm",
+            "merge.residual": "channel_emb.residual",
+            "merge.embed": "channel_emb.channel_embed",
+            "merge.norm": "channel_emb.norm",
+        }.items()
+    },
+    "context.squeeze.": "aspp3.conv1.",
+    "context.expand.1.": "aspp3.conv2.",
+    **{f"context.branches.{branch}.": f"aspp3.context{branch + 1}." for branch in range(4)},
+    **{f"context.selectors.{branch}.": f"aspp3.fc{branch + 1}." for branch in range(4)},
+    **{
+        f"upsampling.{step}.{ours}.": f"decoder{3 - step}.{theirs}."
+        for step in range(3)
+        for ours, theirs in {0: "conv1", 1: "norm1", 3: "deconv2", 4: "norm2", 6: "conv3", 7: "norm3"}.items()
+    },
+    **{
+        f"communication.{step}.{ours}.": f"multi_modal_process{step + 1}.{theirs}."
+        for step in range(3)
+        for ours, theirs in {
+            "shallow_projection": "shallow_fusion_conv",
+            "deep_projection": "deep_fusion_conv",
+            "gate.attention.1": "attention_conv_bn_relu.0",
+            "gate.attention.2": "attention_conv_bn_relu.1",
+            "conv": "fusion_conv",
+        }.items()
+    },
+    "head.upsample.": "finaldeconv1.",
+    "head.conv.": "finalconv2.",
+    "head.seg_layers.0.": "finalconv3.",
+}
+# What the release builds and its forward never uses.
+RELEASE_UNUSED = re.compile(
+    r"(?:encoder_two_(?:conv1|bn1)|encoder_(?:one|two)_layer4|encoder_downsampling[1-4]|conv[0-4]|"
+    r"(?:local|global)_att[0-4]|aspp2|aspp3\.ln|fusion_layer[0-3]|multi_modal_process[1-3]\.final_conv_bn)(?=\.)"
+)
+# The release calls the list `modules`, which breaks its forward: whoever made it run has renamed it.
+FUSION_ENTRY = re.compile(r"(?P<list>.+)\.(?P<entry>[0-3]\.(?:cross|channel_emb)\..+)")
+
+
+class PublishedWeights(NamedTuple):
+    """Names in a checkpoint of the release, by what became of them.
+
+    loaded: the network's weights. unused: the release's forward never uses them. unknown: not of the release.
+    """
+
+    loaded: list[str]
+    unused: list[str]
+    unknown: list[str]
+
+
+def load_published_state_dict(network: PublishedCFNet, checkpoint: str | Path | Mapping) -> PublishedWeights:
+    """Load a checkpoint of the published release into the network.
+
+    The state dict may lie in a dictionary under any key, have DataParallel's prefix "module.", and have the list of
+    fusion modules under any name. A file is read with torch.load(weights_only=True): nothing in it is run.
+
+    Args:
+        network: left as it is if the checkpoint is refused.
+        checkpoint: a file, or what is in it.
+
+    Raises:
+        UserError: a file that is no checkpoint; weights that forward uses are missing, have another shape, or are not
+            finite. Names them.
+    """
+    if isinstance(checkpoint, Mapping):
+        where, content = "the checkpoint", checkpoint
+    else:
+        where, content = str(checkpoint), _read(Path(checkpoint))
+    found = _released_state_dict(content, where)
+    state, problems = {}, []
+    for name, own in network.state_dict().items():
+        released_name = _released_name(name)
+        # the release has linear layers where we have 1x1 convs
+        shape = own.shape[:2] if ".cross." in released_name else own.shape
+        value = found.get(released_name)
+        if value is None:
+            problems.append(f"{released_name} is missing")
+        elif not isinstance(value, torch.Tensor):
+            problems.append(f"{released_name} is no tensor but {type(value).__name__}")
+        elif value.shape != shape:
+            problems.append(f"{released_name} has the shape {tuple(value.shape)} instead of {tuple(shape)}")
+        elif not torch.isfinite(value).all():
+            problems.append(f"{released_name} has values that are not finite")
+        else:
+            state[name] = value.reshape(own.shape)
+    if problems:
+        raise UserError(
+            f"{where} does not fit the published CFNet of {network.num_classes} classes:\n  "
+            + "\n  ".join(problems)
+            + "\nGive a checkpoint of the whole network, as the release's training saves it."
+        )
+    network.load_state_dict(state)
+    loaded = {_released_name(name) for name in state}
+    others = [name for name in found if name not in loaded]
+    return PublishedWeights(
+        loaded=[name for name in found if name in loaded],
+        unused=[name for name in others if RELEASE_UNUSED.match(name)],
+        unknown=[name for name in others if not RELEASE_UNUSED.match(name)],
+    )
+
+
+def load_imagenet_weights(network: PublishedCFNet) -> str:
+    """Load timm's ImageNet weights of ResNet-50 into stem and trunks, and return where they lie.
+
+    They are kept, and looked for first, in torch.hub's folder ($TORCH_HOME).
+
+    Raises:
+        UserError: they are not there and can't be downloaded, or are damaged; says what to put where.
+    """
+    url = timm.models.get_pretrained_cfg(RESNET).url
+    file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    try:
+        weights = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+        for part in (network.stem, network.first, network.second):
+            part.load_state_dict({name: weights[name] for name in part.state_dict()})
+    # no network, a wrong hash, a damaged file: whatever it is, the way out is the same
+    except Exception as error:
+        raise UserError(
+            f"the ImageNet weights of ResNet-50 can't be had ({type(error).__name__}: {error}). Download {url} "
+            f"where there is a network and put it at {file}; or train nnUNetTrainerCFNetPublished, without them."
+        ) from error
+    return str(file)
+
+
+def _read(path: Path) -> Mapping:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    # a damaged file can make torch raise anything
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path} is no readable checkpoint of weights; nothing in it was run ({reason}). If it is whole, save "
+            "the state dict alone where it was made: torch.save(network.state_dict(), path)."
+        ) from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds no state dict but {type(content).__name__}: give the network's state dict.")
+    return content
+
+
+def _released_state_dict(content: Mapping, where: str) -> dict[str, object]:
+    """The state dict in a checkpoint, under the names of the release."""
+    for candidate in (content, *content.values()):
+        if isinstance(candidate, Mapping):
+            state = _with_released_names({name: value for name, value in candidate.items() if isinstance(name, str)})
+            if any(name.startswith(tuple(RELEASE_NAMES.values())) for name in state):
+                return state
+    keys = ", ".join(map(str, list(content)[:5]))
+    raise UserError(
+        f"{where} holds no weights of the published CFNet: its first keys are [{keys}]. Give a checkpoint that its "
+        "release's training saved."
+    )
+
+
+def _with_released_names(state: dict[str, object]) -> dict[str, object]:
+    while state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    lists = {match["list"] for name in state if (match := FUSION_ENTRY.fullmatch(name))}
+    if len(lists) != 1:  # several would be two sets of weights; load_published_state_dict misses `modules` then
+        return state
+    return {FUSION_ENTRY.sub(r"modules.\g<entry>", name): value for name, value in state.items()}
+
+
+def _released_name(name: str) -> str:
+    prefix = next(prefix for prefix in RELEASE_NAMES if name.startswith(prefix))
+    return RELEASE_NAMES[prefix] + name.removeprefix(prefix)
