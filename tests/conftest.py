@@ -1,5 +1,6 @@
 """Plans as nnU-Net's planners write them, and a small workspace used through nnU-Net's own console commands."""
 
+import csv
 import json
 import os
 import shutil
@@ -9,12 +10,16 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
+import numpy as np
 import pytest
+import torch
 
 from nnunetv2_cfnet.data.phantom import write_dataset
 
-TRAINERS = Path(__file__).parent / "data" / "trainers"
+DATA = Path(__file__).parent / "data"
+TRAINERS = DATA / "trainers"
 
 
 @dataclass
@@ -200,3 +205,53 @@ def make_plans() -> Callable[..., dict]:
         }
 
     return make
+
+
+@pytest.fixture(scope="session")
+def parity_folder() -> Path:
+    return DATA / "parity"
+
+
+@pytest.fixture(scope="session")
+def published_values() -> Callable[[str, tuple[int, ...]], torch.Tensor]:
+    """The rule that fills the release's weights for the parity data: (name in the release, shape) -> float64."""
+
+    def fill(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        phase = (crc32(name.encode()) % 1000) / 100
+        s = np.sin(0.1 * np.arange(1, np.prod(shape, dtype=int) + 1, dtype=np.float64) + phase)
+        if name.endswith("running_var"):
+            filled = 1 + 0.1 * np.abs(s)
+        elif len(shape) >= 2:
+            filled = s * np.sqrt(1 / np.prod(shape[1:]))
+        elif name.endswith("weight"):
+            filled = 1 + 0.1 * s
+        else:
+            filled = 0.1 * s
+        return torch.from_numpy(filled.reshape(shape))
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def release_entries(parity_folder) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """The release's state dict: shape of each entry, and whether its forward uses it."""
+    with open(parity_folder / "state_dict.tsv") as table:
+        return {
+            row["name"]: (
+                () if row["shape"] == "scalar" else tuple(map(int, row["shape"].split("x"))),
+                row["used_in_forward"] == "1",
+            )
+            for row in csv.DictReader(table, delimiter="\t")
+        }
+
+
+@pytest.fixture(scope="session")
+def release_state_dict(release_entries, published_values) -> dict[str, torch.Tensor]:
+    """A checkpoint of the release by the parity data's rule. What is not used takes no memory; don't change it."""
+    state = {}
+    for name, (shape, used) in release_entries.items():
+        if not shape:
+            state[name] = torch.tensor(7)
+        else:
+            state[name] = published_values(name, shape).float() if used else torch.zeros(1).expand(shape)
+    return state

@@ -13,7 +13,7 @@ from nnunetv2_cfnet.errors import UserError
 
 COMMAND = Path(sysconfig.get_path("scripts"), "nnunetv2_cfnet")
 
-SUBCOMMANDS = ("doctor", "demo", "plan", "plan_and_preprocess")
+SUBCOMMANDS = ("doctor", "demo", "plan", "plan_and_preprocess", "import_weights")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

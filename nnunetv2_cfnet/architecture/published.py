@@ -11,11 +11,11 @@ network that nnU-Net users want is CFNet (cfnet.py); this one is for comparison,
 docs/published.md says what both do about the release's defects.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 
-import timm
 import torch
 from torch import nn
 
@@ -76,7 +76,7 @@ class PublishedCFNet(nn.Module):
         norm, relu = nn.BatchNorm2d, partial(nn.ReLU, inplace=True)
         self.modality_groups = [list(group) for group in modality_groups]
         self.pair_projection = nn.Conv2d(len(modality_groups[0]), 3, 1)
-        first, second = timm.create_model(RESNET), timm.create_model(RESNET)
+        first, second = _resnet50(), _resnet50()
         self.stem = nn.Sequential(OrderedDict(conv1=first.conv1, bn1=first.bn1, act1=first.act1))
         self.pool = first.maxpool
         self.first, self.second = (
@@ -166,6 +166,14 @@ class PublishedHead(nn.Module):
 
     def forward(self, deep: torch.Tensor) -> torch.Tensor:
         return self.seg_layers[0](torch.relu(self.conv(torch.relu(self.upsample(deep)))))
+
+
+def _resnet50() -> nn.Module:
+    """timm's, with random weights. timm is imported here, since it takes seconds that CFNet need not spend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what timm uses of torch.jit is nothing a user can mend
+        import timm
+    return timm.create_model(RESNET, pretrained=False)
 
 
 def _check_size(x: torch.Tensor) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import timm
 import torch
 
 from nnunetv2_cfnet.architecture.published import RESNET, PublishedCFNet
@@ -135,6 +134,8 @@ def load_imagenet_weights(network: PublishedCFNet) -> str:
     Raises:
         UserError: they are not there and can't be downloaded, or are damaged; says what to put where.
     """
+    import timm  # see published.py
+
     url = timm.models.get_pretrained_cfg(RESNET).url
     file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     try:
@@ -151,11 +152,11 @@ def load_imagenet_weights(network: PublishedCFNet) -> str:
 
 
 def _read(path: Path) -> Mapping:
+    with path.open("rb"):  # an OSError of its own, where there is no file to read
+        pass
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    # a damaged file can make torch raise anything
+    # a damaged file can make torch raise anything, an OSError too
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -171,7 +172,8 @@ def _released_state_dict(content: Mapping, where: str) -> dict[str, object]:
     """The state dict in a checkpoint, under the names of the release."""
     for candidate in (content, *content.values()):
         if isinstance(candidate, Mapping):
-            state = _with_released_names({name: value for name, value in candidate.items() if isinstance(name, str)})
+            named = {name: value for name, value in candidate.items() if isinstance(name, str)}
+            state = _with_released_names(named, where)
             if any(name.startswith(tuple(RELEASE_NAMES.values())) for name in state):
                 return state
     keys = ", ".join(map(str, list(content)[:5]))
@@ -181,12 +183,12 @@ def _released_state_dict(content: Mapping, where: str) -> dict[str, object]:
     )
 
 
-def _with_released_names(state: dict[str, object]) -> dict[str, object]:
+def _with_released_names(state: dict[str, object], where: str) -> dict[str, object]:
     while state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
-    lists = {match["list"] for name in state if (match := FUSION_ENTRY.fullmatch(name))}
-    if len(lists) != 1:  # several would be two sets of weights; load_published_state_dict misses `modules` then
-        return state
+    lists = sorted({match["list"] for name in state if (match := FUSION_ENTRY.fullmatch(name))})
+    if len(lists) > 1:
+        raise UserError(f"{where} has fusion modules under several names, {', '.join(lists)}: leave one of them in it.")
     return {FUSION_ENTRY.sub(r"modules.\g<entry>", name): value for name, value in state.items()}
 
 

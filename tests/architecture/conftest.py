@@ -1,21 +1,21 @@
-"""The deterministic weights and inputs of the parity data, and the plans that the network tests build."""
+"""The deterministic inputs of the parity data, and the plans that the network tests build."""
 
 from collections.abc import Callable
-from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-PARITY = Path(__file__).parents[1] / "data" / "parity"
-
 
 @pytest.fixture(scope="session")
-def published_outputs() -> dict[str, torch.Tensor]:
-    with np.load(PARITY / "modules.npz") as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+def published_outputs(parity_folder) -> dict[str, torch.Tensor]:
+    """Of the four modules, and `logits` of the network."""
+    outputs = {}
+    for file in ("modules.npz", "network.npz"):
+        with np.load(parity_folder / file) as arrays:
+            outputs |= {name: torch.from_numpy(arrays[name]) for name in arrays}
+    return outputs
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def published_input() -> Callable[[tuple[int, ...], int], torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
-def fill_published() -> Callable[[nn.Module, dict[str, str]], nn.Module]:
+def fill_published(published_values) -> Callable[[nn.Module, dict[str, str]], nn.Module]:
     """Fill a module by the published rule; `names` maps our prefixes to the release's, longest prefix first."""
 
     def fill(module: nn.Module, names: dict[str, str]) -> nn.Module:
@@ -38,18 +38,7 @@ def fill_published() -> Callable[[nn.Module, dict[str, str]], nn.Module]:
             if not value.is_floating_point():
                 continue
             prefix = next(prefix for prefix in sorted(names, key=len, reverse=True) if ours.startswith(prefix))
-            name = names[prefix] + ours[len(prefix) :]
-            phase = (crc32(name.encode()) % 1000) / 100
-            s = np.sin(0.1 * np.arange(1, value.numel() + 1, dtype=np.float64) + phase)
-            if name.endswith("running_var"):
-                filled = 1 + 0.1 * np.abs(s)
-            elif value.ndim >= 2:
-                filled = s * np.sqrt(1 / value[0].numel())
-            elif name.endswith("weight"):
-                filled = 1 + 0.1 * s
-            else:
-                filled = 0.1 * s
-            state[ours] = torch.from_numpy(filled).view_as(value)
+            state[ours] = published_values(names[prefix] + ours[len(prefix) :], tuple(value.shape))
         module.load_state_dict(state, strict=False)
         return module.eval()
 

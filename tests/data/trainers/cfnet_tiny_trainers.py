@@ -5,7 +5,11 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerBN import nnUNetTrainerBN
 
-from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNet
+from nnunetv2_cfnet.training.trainers import (
+    nnUNetTrainerCFNet,
+    nnUNetTrainerCFNetPublished,
+    nnUNetTrainerCFNetPublishedImageNet,
+)
 
 
 class _Tiny:
@@ -18,6 +22,14 @@ class _Tiny:
 
 
 class nnUNetTrainerCFNetTiny(_Tiny, nnUNetTrainerCFNet):
+    pass
+
+
+class nnUNetTrainerCFNetPublishedTiny(_Tiny, nnUNetTrainerCFNetPublished):
+    pass
+
+
+class nnUNetTrainerCFNetPublishedImageNetTiny(_Tiny, nnUNetTrainerCFNetPublishedImageNet):
     pass
 
 
