@@ -95,6 +95,12 @@ class Workspace:
                 configuration["batch_size"] = 2
         plans_file.write_text(json.dumps(plans))
 
+    def set_patch_size_2d(self, *patch_size: int) -> None:
+        """For the published network, whose patches 16 has to divide; the phantom's planned ones it does not."""
+        plans = json.loads(self.plans_file.read_text())
+        plans["configurations"]["2d"]["patch_size"] = patch_size
+        self.plans_file.write_text(json.dumps(plans))
+
     def train(self, configuration: str, fold: object, *flags: object, trainer: str = "nnUNetTrainerCFNetTiny", **more):
         arguments = (1, configuration, fold, "-tr", trainer, "-device", "cpu", *flags)
         # epochs are two steps long: augment in the training process

@@ -107,8 +107,8 @@ def test_nnunet_predicts_what_the_network_says(model, checkpoint, new_workspace,
     load_published_state_dict(network, checkpoint)
     with torch.no_grad():
         expected = torch.softmax(network(torch.from_numpy(padded).movedim(1, 0)), dim=1).movedim(1, 0).numpy()
-    assert expected.std() > 1e-3
-    np.testing.assert_allclose(predicted[(..., *box)], expected[middle], atol=2e-3)  # nnU-Net sums in half precision
+    # nnU-Net adds up tiles in half precision; two sequences swapped differ by 6e-4 and more
+    np.testing.assert_allclose(predicted[(..., *box)], expected[middle], rtol=0, atol=1e-4)
 
     segmentation = SimpleITK.ReadImage(str(tmp_path / "predicted" / "CASE.nii.gz"))
     assert segmentation.GetOrigin() == (1.0, -239.0, 7.0)

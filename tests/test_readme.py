@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.evaluation.evaluate_predictions import load_summary_json
 
@@ -19,6 +20,7 @@ BLOCK = re.compile(r"^(?:<!-- command: (\w+) -->\n)?```bash\n(.*?)^```$", re.MUL
 # run by tests/test_demo.py, .ci/run, tests/test_install.py, tests/test_doctor.py and the test below
 ELSEWHERE = {"demo", "tests", "install", "doctor"}
 WALK_THROUGH = ("plan", "train", "baseline", "predict", "share", "receive")
+PUBLISHED = ("train_published", "import_published")
 CFNET_PLANS = ("plan_cfnet", "train_cfnet_plans", "fine_tune")
 
 
@@ -28,7 +30,7 @@ def commands() -> dict[str, str]:
 
 
 def test_every_command_has_a_test(commands):
-    assert set(commands) == {*ELSEWHERE, *WALK_THROUGH, *CFNET_PLANS}
+    assert set(commands) == {*ELSEWHERE, *WALK_THROUGH, *CFNET_PLANS, *PUBLISHED}
 
 
 def test_fresh_machine_commands_are_one_line_with_all_their_set_up(commands):
@@ -111,8 +113,23 @@ def test_plans_for_cfnet_and_fine_tuning(commands, new_workspace):
     assert (workspace.preprocessed / other.name / "nnUNetCFNetPlansM_of_1_nnUNetPlans_3d_fullres").is_dir()
 
 
+@pytest.mark.slow
+def test_published_network(commands, new_workspace, release_state_dict):
+    workspace = new_workspace()
+    workspace.write_phantom(num_training=5, num_test=1)
+    run = partial(workspace.run, "bash", "-euo", "pipefail", "-c")
+    run(as_test(commands["plan"]).replace("3d_fullres", "2d"))
+    workspace.shrink_plans()
+    workspace.set_patch_size_2d(32, 32)
+    run(as_test(commands["train_published"]), nnUNet_n_proc_DA="0")
+    assert (workspace.model("nnUNetTrainerCFNetPublishedTiny", "2d") / "fold_0" / "checkpoint_final.pth").is_file()
+    torch.save(release_state_dict, workspace.root / "best.pth")
+    run(as_test(commands["import_published"]))
+    assert len(list((workspace.root / "predicted_published").glob("*.nii.gz"))) == 1
+
+
 def as_test(block: str) -> str:
     """The README's commands with short trainers, on the CPU and on the phantom."""
-    block = re.sub(r"\b(nnUNetTrainer(CFNet)?)(?=\b|__)", r"\1Tiny", block)
-    block = re.sub(r"\b(nnUNetv2_(train|predict))\b", r"\1 -device cpu", block)
+    block = re.sub(r"\b(nnUNetTrainer(CFNet(Published)?)?)(?=\b|__)", r"\1Tiny", block)
+    block = re.sub(r"\b(nnUNetv2_(train|predict|predict_from_modelfolder))\b", r"\1 -device cpu", block)
     return block.replace("Dataset001_BraTS2020", "Dataset001_Phantom")

@@ -1,11 +1,14 @@
 """The published network as a whole."""
 
+import re
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 from torch import nn
 
-from nnunetv2_cfnet.architecture.cost import count_parameters
+from nnunetv2_cfnet.architecture.cost import count_parameters, count_saved_bytes
 from nnunetv2_cfnet.architecture.published import PublishedCFNet
 from nnunetv2_cfnet.architecture.published_weights import load_published_state_dict
 
@@ -105,3 +108,13 @@ def test_attention_is_finite_in_half_precision_on_a_whole_slice():
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.float16):
         logits = network(100 * torch.randn(1, 4, 240, 240))
     assert torch.isfinite(logits).all()
+
+
+def test_memory_is_what_the_docs_say():
+    with torch.device("meta"):
+        network = PublishedCFNet(4, num_classes=4)
+    mib = count_saved_bytes(network, 4, (192, 160), batch_size=2) / 2 / 2**20
+    docs = (Path(__file__).parents[2] / "docs" / "published.md").read_text()
+    row = re.search(r"192 × 160, fp32 \| .*U-Net: (\d+)\) \| (\d+) MiB", docs)
+    assert float(row[2]) == pytest.approx(mib, rel=0.02)
+    assert f"{float(row[2]) / float(row[1]):.0f} times what the plan's 2D U-Net stores" in docs

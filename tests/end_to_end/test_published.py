@@ -17,7 +17,9 @@ TRAINER = "nnUNetTrainerCFNetPublishedTiny"
 
 @pytest.fixture(scope="module")
 def workspace(make_workspace):
-    return make_workspace(("2d",), num_training=5, num_test=1)
+    workspace = make_workspace(("2d",), num_training=5, num_test=1)
+    workspace.set_patch_size_2d(32, 48)
+    return workspace
 
 
 @pytest.fixture(scope="module")
