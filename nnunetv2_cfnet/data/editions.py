@@ -132,7 +132,7 @@ def decide_edition(case_names: Iterable[str], where: str) -> Edition:
     (editions,) = found
     if len(editions) > 1:
         raise UserError(
-            f"{where}: cases are named as in {' and '.join(editions)} ({found[editions][0]}), whose labels differ (2024 "
-            "has 4 = resection cavity). Say which with --edition."
+            f"{where}: cases are named as in {' and '.join(editions)} ({found[editions][0]}), whose labels differ "
+            "(2024 has 4 = resection cavity). Say which with --edition."
         )
     return EDITIONS[editions[0]]
