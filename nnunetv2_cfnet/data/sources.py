@@ -128,7 +128,7 @@ def _check_given(edition: Edition, cases: Iterable[str], folder: Path) -> None:
 def _group_patients(cases: Iterable[SourceCase], mappings: Iterable[Path]) -> None:
     """Set each case's patient, and the grade that no folder told."""
     patients: dict[str, str] = {}  # each ID of a patient -> one that stands for all
-    grades = {}
+    grades: dict[str, str | None] = {}
     for mapping in mappings:
         with mapping.open(newline="", encoding="utf-8-sig") as table:
             for row in csv.DictReader(table):
