@@ -15,6 +15,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -168,7 +169,7 @@ class PublishedHead(nn.Module):
         return self.seg_layers[0](torch.relu(self.conv(torch.relu(self.upsample(deep)))))
 
 
-def _resnet50() -> nn.Module:
+def _resnet50() -> Any:
     """timm's, with random weights. timm is imported here, since it takes seconds that CFNet need not spend."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what timm uses of torch.jit is nothing a user can mend
