@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from nnunetv2_cfnet import __version__
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.import_weights import ASSUMED
+from nnunetv2_cfnet.import_weights import ASSUMED, import_weights
 
 if TYPE_CHECKING:
     from nnunetv2_cfnet.planning.command import Request
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_doctor(subcommands: Subcommands) -> None:
     summary = "check that training with CFNet would work here"
     doctor = subcommands.add_parser(
-        "doctor", help=summary, description=f"{summary.capitalize()}: a line for each thing it takes; exits 1 if not."
+        "doctor", help=summary, description=f"{_sentence(summary)}: a line for each thing it takes; exits 1 if not."
     )
     doctor.set_defaults(run=_doctor)
 
@@ -61,7 +61,7 @@ def _add_demo(subcommands: Subcommands) -> None:
     demo = subcommands.add_parser(
         "demo",
         help=summary,
-        description=f"{summary.capitalize()}. Takes up to 10 minutes without a GPU, resumes where it stopped, and "
+        description=f"{_sentence(summary)}. Takes up to 10 minutes without a GPU, resumes where it stopped, and "
         "leaves your own nnUNet_* folders alone.",
     )
     demo.add_argument(
@@ -130,7 +130,7 @@ def _add_import_weights(subcommands: Subcommands) -> None:
     importer = subcommands.add_parser(
         "import_weights",
         help=summary,
-        description=f"{summary.capitalize()}, for nnUNetv2_predict_from_modelfolder -m MODEL_FOLDER -f 0, on cases "
+        description=f"{_sentence(summary)}, for nnUNetv2_predict_from_modelfolder -m MODEL_FOLDER -f 0, on cases "
         "named CASE_0000 .. CASE_0003 (T1, T1ce, T2, FLAIR). Labels are the release's: 1 = NCR/NET, 2 = ED, 3 = ET. "
         f"{ASSUMED}",
     )
@@ -186,6 +186,10 @@ def _add_planning_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _sentence(summary: str) -> str:
+    return summary[0].upper() + summary[1:]
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from nnunetv2_cfnet.doctor import run_doctor
 
@@ -236,8 +240,6 @@ def _import_weights(options: argparse.Namespace) -> int:
     from nnunetv2_cfnet.host import check_version
 
     check_version("nnunetv2")
-    from nnunetv2_cfnet.import_weights import import_weights
-
     import_weights(options.checkpoint, options.o)
     return 0
 

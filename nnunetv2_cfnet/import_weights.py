@@ -4,6 +4,7 @@ Imports that cost time are inside the functions: cli.py says in its help what is
 """
 
 import json
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -36,14 +37,19 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
     from nnunetv2_cfnet.architecture.published_weights import RELEASE_UNUSED, load_published_state_dict
     from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNetPublished
 
-    if model_folder.exists() and (not model_folder.is_dir() or any(model_folder.iterdir())):
-        raise UserError(f"{model_folder} exists and is no empty folder: choose another one for -o, or remove it.")
+    target = model_folder.resolve()  # a link to an empty folder stays one
+    if target.exists() and (not target.is_dir() or any(target.iterdir()) or target == Path.cwd()):
+        raise UserError(
+            f"{model_folder} exists and is no empty folder to be replaced: choose another one for -o, or remove it."
+        )
+    if obstacle := next((parent for parent in target.parents if parent.exists() and not parent.is_dir()), None):
+        raise UserError(f"-o {model_folder}: {obstacle} is a file; choose another folder.")
     network = PublishedCFNet(len(CHANNEL_NAMES), len(LABELS), MODALITY_GROUPS)
     weights = load_published_state_dict(network, checkpoint)
     plans = release_plans()
 
-    model_folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=model_folder.parent, prefix=f".{model_folder.name}.") as unfinished:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as unfinished:
         folder = Path(unfinished, "model")
         fold = folder / "fold_0"
         fold.mkdir(parents=True)
@@ -60,16 +66,17 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
             converted_by="nnunetv2_cfnet import_weights",
         )
         (folder / "plans.json").write_text(json.dumps(plans, indent=4))
-        torch.save(
-            {
-                "network_weights": network.state_dict(),
-                "trainer_name": nnUNetTrainerCFNetPublished.__name__,
-                "init_args": {"configuration": "2d", "fold": 0},
-                "inference_allowed_mirroring_axes": None,  # the release predicts each slice once
-            },
-            fold / "checkpoint_final.pth",
-        )
-        folder.replace(model_folder)
+        contents = {
+            "network_weights": network.state_dict(),
+            "trainer_name": nnUNetTrainerCFNetPublished.__name__,
+            "init_args": {"configuration": "2d", "fold": 0},
+            "inference_allowed_mirroring_axes": None,  # the release predicts each slice once
+        }
+        try:
+            torch.save(contents, fold / "checkpoint_final.pth")
+        except RuntimeError as error:  # torch's writer does not raise an OSError where the disk is full
+            raise UserError(f"{target.parent} can't hold the weights (a full disk?): {error}") from error
+        folder.replace(target)
 
     print(f"{len(weights.loaded)} entries loaded: all that the network uses.")
     for names, reason in ((weights.unused, "which the release never uses"), (weights.unknown, "which are not its own")):
@@ -79,7 +86,7 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
     print(f"Labels: {', '.join(f'{value} = {name}' for name, value in LABELS.items())}. {ASSUMED}")
     print(
         f"Predict cases named CASE_0000.nii.gz .. CASE_0003.nii.gz ({', '.join(CHANNEL_NAMES.values())}) with:\n"
-        f"  nnUNetv2_predict_from_modelfolder -i IMAGES -o PREDICTIONS -m {model_folder} -f 0"
+        f"  nnUNetv2_predict_from_modelfolder -i IMAGES -o PREDICTIONS -m {shlex.quote(str(model_folder))} -f 0"
     )
 
 

@@ -1,5 +1,6 @@
 """The console script: help, version, exit codes, and errors without a traceback."""
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -31,6 +32,7 @@ def test_every_subcommand_explains_itself(subcommand: str) -> None:
     result = run(subcommand, "--help")
     assert result.returncode == 0
     assert result.stdout.startswith(f"usage: nnunetv2_cfnet {subcommand}")
+    assert not re.search("cfnet [^a-z]|nnu-net", result.stdout.partition("\n\n")[2])  # names keep their capitals
 
 
 def test_version_is_the_installed_one() -> None:

@@ -1,6 +1,10 @@
 """`nnunetv2_cfnet import_weights`, and prediction from the folder that it writes with nnU-Net's own command."""
 
 import json
+import resource
+import shutil
+import subprocess
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -125,18 +129,31 @@ def refuse(capsys, *arguments: object) -> str:
 
 def test_a_folder_with_something_in_it_is_left_alone(checkpoint, tmp_path, capsys):
     (tmp_path / "note.txt").write_text("mine")
-    assert f"{tmp_path} exists and is no empty folder: choose another one for -o" in refuse(
-        capsys, checkpoint, "-o", tmp_path
-    )
+    message = refuse(capsys, checkpoint, "-o", tmp_path)
+    assert f"{tmp_path} exists and is no empty folder to be replaced: choose another one for -o" in message
+    assert f"{tmp_path / 'note.txt'} is a file" in refuse(capsys, checkpoint, "-o", tmp_path / "note.txt" / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_an_empty_folder_is_filled_behind_a_link_too(checkpoint, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    assert cli.main(["import_weights", str(checkpoint), "-o", str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "empty" / "plans.json").is_file()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # which can't be replaced
+    capsys.readouterr()
+    assert ". exists and is no empty folder to be replaced" in refuse(capsys, checkpoint, "-o", ".")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "No such file or directory"),
-        (b"", "no readable checkpoint of weights; nothing in it was run"),
-        (b"PK\x03\x04 torn", "no readable checkpoint of weights; nothing in it was run"),
+        (b"", "is no readable checkpoint of weights (damaged? EOFError); nothing in it was run"),
+        (b"<html>", "is no readable checkpoint of weights (damaged? UnpicklingError); nothing in it was run"),
+        (b"PK\x03\x04 torn", "is no readable checkpoint of weights (damaged? "),
     ],
 )
 def test_a_bad_checkpoint_is_one_message_and_nothing_is_written(tmp_path, capsys, content, message):
@@ -157,10 +174,16 @@ def test_another_number_of_classes_is_refused(release_state_dict, tmp_path, caps
     assert "finalconv3.bias has the shape (3,) instead of (4,)" in message
 
 
-def test_a_full_disk_leaves_nothing_behind(checkpoint, tmp_path, monkeypatch, capsys):
-    def full(*arguments, **more):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    assert "No space left on device" in refuse(capsys, checkpoint, "-o", tmp_path / "model")
+def test_a_full_disk_is_one_message_and_leaves_nothing_behind(checkpoint, tmp_path):
+    """No file of the command may grow beyond 50 MB; the weights have 200."""
+    command = shutil.which("nnunetv2_cfnet", path=sysconfig.get_path("scripts"))
+    result = subprocess.run(
+        [command, "import_weights", checkpoint, "-o", tmp_path / "model"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000)),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert f"{tmp_path} can't hold the weights (a full disk?)" in result.stderr
+    assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,20 +1,21 @@
-"""The published CFNet: 2D, two ResNet-50 encoders, as its release computes it; and the weights that fit it.
+"""The published CFNet: 2D, two ResNet-50 encoders, as its release computes it.
 
     x -> split into pairs -> shared 1x1 conv, shared stem -> two ResNet-50 trunks  (1/2, 1/4, 1/8, 1/16)
       -> cross-attention fusion at every level                                    (fusion.py)
       -> multi-scale context on the deepest level                                 (context.py)
-      -> D_{l-1} = block(D_l) + comm(fused_{l-1}, D_l), finest level first        (decoder.py)
+      -> D_{l-1} = block(D_l) + comm(fused_{l-1}, D_l), from the deepest level up (decoder.py)
       -> head from half to full resolution
 
 Paper: Cheng, Zheng, Wang, Biomedical Signal Processing and Control, 2025, 106876, doi:10.1016/j.bspc.2024.106876. The
-network that nnU-Net users want is CFNet (cfnet.py); this one is for comparison, and for checkpoints of the release.
-docs/published.md says what both do about the release's defects.
+network that nnU-Net users want is CFNet (cfnet.py); this one is for comparison, and for checkpoints of the release
+(published_weights.py). docs/published.md says what both do about the release's defects.
 """
 
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -72,6 +73,7 @@ class PublishedCFNet(nn.Module):
                 "deep_supervision=True: the published network has one output. Train it with "
                 "nnUNetTrainerCFNetPublished, which switches deep supervision off."
             )
+        self.input_channels = input_channels
         self.num_classes = num_classes
         norm, relu = nn.BatchNorm2d, partial(nn.ReLU, inplace=True)
         self.modality_groups = [list(group) for group in modality_groups]
@@ -123,7 +125,7 @@ class PublishedCFNet(nn.Module):
         self.head = PublishedHead(LEVELS[0], num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        _check_size(x)
+        _check_input(x, self.input_channels)
         first, second = (
             self._encode(x, group, trunk)
             for group, trunk in zip(self.modality_groups, (self.first, self.second), strict=True)
@@ -161,14 +163,14 @@ class PublishedHead(nn.Module):
         super().__init__()
         self.upsample = nn.ConvTranspose2d(input_channels, hidden_channels, 3, stride=2)
         self.conv = nn.Conv2d(hidden_channels, hidden_channels, 3)
-        # so named, nnU-Net's -pretrained_weights starts it anew for another number of classes
+        # nnU-Net's -pretrained_weights starts what is so named anew, and asks all else to have the same shape
         self.seg_layers = nn.ModuleList([nn.Conv2d(hidden_channels, num_classes, 2, padding=1)])
 
     def forward(self, deep: torch.Tensor) -> torch.Tensor:
         return self.seg_layers[0](torch.relu(self.conv(torch.relu(self.upsample(deep)))))
 
 
-def _resnet50() -> nn.Module:
+def _resnet50() -> Any:
     """timm's, with random weights. timm is imported here, since it takes seconds that CFNet need not spend."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what timm uses of torch.jit is nothing a user can mend
@@ -176,12 +178,13 @@ def _resnet50() -> nn.Module:
     return timm.create_model(RESNET, pretrained=False)
 
 
-def _check_size(x: torch.Tensor) -> None:
+def _check_input(x: torch.Tensor, input_channels: int) -> None:
+    if x.ndim != 4 or x.shape[1] != input_channels:
+        raise ValueError(f"an input of {tuple(x.shape)} is not (B, {input_channels}, H, W), as this network needs it.")
     for axis, size in zip(("height", "width"), x.shape[2:], strict=True):
         if size % TOTAL_STRIDE or not size:
-            nearest = " or ".join(
-                str(n) for n in (size - size % TOTAL_STRIDE, size - size % TOTAL_STRIDE + TOTAL_STRIDE) if n
-            )
+            below = size - size % TOTAL_STRIDE
+            nearest = " or ".join(str(n) for n in (below, below + TOTAL_STRIDE) if n)
             raise ValueError(
                 f"an input of {tuple(x.shape)} has a {axis} of {size}, which {TOTAL_STRIDE} does not divide: pad or "
                 f"crop it to {nearest}."

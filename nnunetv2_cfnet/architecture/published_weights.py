@@ -1,9 +1,11 @@
 """Weights for the published network: checkpoints of its release, and ImageNet's for its encoders."""
 
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -61,6 +63,7 @@ RELEASE_UNUSED = re.compile(
     r"(?:local|global)_att[0-4]|aspp2|aspp3\.ln|fusion_layer[0-3]|multi_modal_process[1-3]\.final_conv_bn)(?=\.)"
 )
 # The release calls the list `modules`, which breaks its forward: whoever made it run has renamed it.
+PARALLEL_PREFIX = re.compile(r"(?:module\.)+")  # of DataParallel; matched at the start alone
 FUSION_ENTRY = re.compile(r"(?P<list>.+)\.(?P<entry>[0-3]\.(?:cross|channel_emb)\..+)")
 
 
@@ -88,6 +91,7 @@ def load_published_state_dict(network: PublishedCFNet, checkpoint: str | Path | 
     Raises:
         UserError: a file that is no checkpoint; weights that forward uses are missing, have another shape, or are not
             finite. Names them.
+        OSError: there is no file to read.
     """
     if isinstance(checkpoint, Mapping):
         where, content = "the checkpoint", checkpoint
@@ -99,20 +103,14 @@ def load_published_state_dict(network: PublishedCFNet, checkpoint: str | Path | 
         released_name = _released_name(name)
         # the release has linear layers where we have 1x1 convs
         shape = own.shape[:2] if ".cross." in released_name else own.shape
-        value = found.get(released_name)
-        if value is None:
-            problems.append(f"{released_name} is missing")
-        elif not isinstance(value, torch.Tensor):
-            problems.append(f"{released_name} is no tensor but {type(value).__name__}")
-        elif value.shape != shape:
-            problems.append(f"{released_name} has the shape {tuple(value.shape)} instead of {tuple(shape)}")
-        elif not torch.isfinite(value).all():
-            problems.append(f"{released_name} has values that are not finite")
+        if problem := _problem(found.get(released_name), shape, own.dtype):
+            problems.append(f"{released_name} {problem}")
         else:
-            state[name] = value.reshape(own.shape)
+            state[name] = found[released_name].to(own.dtype).reshape(own.shape)
     if problems:
         raise UserError(
-            f"{where} does not fit the published CFNet of {network.num_classes} classes:\n  "
+            f"{where} does not fit the published CFNet of {network.num_classes} classes; its first names are "
+            f"{', '.join(list(found)[:5])}:\n  "
             + "\n  ".join(problems)
             + "\nGive a checkpoint of the whole network, as the release's training saves it."
         )
@@ -151,45 +149,80 @@ def load_imagenet_weights(network: PublishedCFNet) -> str:
     return str(file)
 
 
+def _problem(value: Any, shape: torch.Size, dtype: torch.dtype) -> str | None:
+    """What keeps a checkpoint's value from being a weight of this shape."""
+    if value is None:
+        return "is missing"
+    if not isinstance(value, torch.Tensor):
+        return f"is no tensor but {type(value).__name__}"
+    if value.layout != torch.strided or value.is_complex() or value.is_quantized or value.is_meta:
+        return "is a sparse, complex, quantized or empty tensor"
+    if value.shape != shape:
+        return f"has the shape {tuple(value.shape)} instead of {tuple(shape)}"
+    return None if torch.isfinite(value.to(dtype)).all() else f"has values that are not finite in {dtype}"
+
+
 def _read(path: Path) -> Mapping:
     with path.open("rb"):  # an OSError of its own, where there is no file to read
         pass
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's are about how to load what is refused here
+            _check_whole(path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     # a damaged file can make torch raise anything, an OSError too
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # torch's own text would advise to load the file without care
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it holds {refused[1]}, which is no weight" if refused else f"damaged? {type(error).__name__}"
         raise UserError(
-            f"{path} is no readable checkpoint of weights; nothing in it was run ({reason}). If it is whole, save "
-            "the state dict alone where it was made: torch.save(network.state_dict(), path)."
+            f"{path} is no readable checkpoint of weights ({reason}); nothing in it was run. If the file is whole, "
+            "save the state dict alone where it was made: torch.save(network.state_dict(), path)."
         ) from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds no state dict but {type(content).__name__}: give the network's state dict.")
     return content
 
 
-def _released_state_dict(content: Mapping, where: str) -> dict[str, object]:
+def _check_whole(path: Path) -> None:
+    """Compare checksums, which torch does not: a damaged file would be loaded with wrong weights."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(damaged)
+
+
+def _released_state_dict(content: Mapping, where: str) -> dict[str, Any]:
     """The state dict in a checkpoint, under the names of the release."""
-    for candidate in (content, *content.values()):
+    states = {}
+    for key, candidate in {"the top level": content, **content}.items():
         if isinstance(candidate, Mapping):
-            named = {name: value for name, value in candidate.items() if isinstance(name, str)}
-            state = _with_released_names(named, where)
+            state = _with_released_names(candidate, where)
             if any(name.startswith(tuple(RELEASE_NAMES.values())) for name in state):
-                return state
-    keys = ", ".join(map(str, list(content)[:5]))
-    raise UserError(
-        f"{where} holds no weights of the published CFNet: its first keys are [{keys}]. Give a checkpoint that its "
-        "release's training saved."
-    )
+                states[str(key)] = state
+    if not states:
+        keys = ", ".join(map(str, list(content)[:5]))
+        raise UserError(
+            f"{where} holds no weights of the published CFNet: its first keys are [{keys}]. Give a checkpoint that its "
+            "release's training saved."
+        )
+    if len(states) > 1:
+        raise UserError(f"{where} holds several state dicts, at {', '.join(states)}: save the one that you want alone.")
+    return next(iter(states.values()))
 
 
-def _with_released_names(state: dict[str, object], where: str) -> dict[str, object]:
-    while state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    lists = sorted({match["list"] for name in state if (match := FUSION_ENTRY.fullmatch(name))})
+def _with_released_names(state: Mapping, where: str) -> dict[str, Any]:
+    names = {
+        name: name.removeprefix(match[0]) if (match := PARALLEL_PREFIX.match(name)) else name
+        for name in state
+        if isinstance(name, str)
+    }
+    entries = {name: match for name in names if (match := FUSION_ENTRY.fullmatch(names[name]))}
+    lists = sorted({match["list"] for match in entries.values()})
     if len(lists) > 1:
         raise UserError(f"{where} has fusion modules under several names, {', '.join(lists)}: leave one of them in it.")
-    return {FUSION_ENTRY.sub(r"modules.\g<entry>", name): value for name, value in state.items()}
+    names |= {name: f"modules.{match['entry']}" for name, match in entries.items()}
+    return {names[name]: value for name, value in state.items() if name in names}
 
 
 def _released_name(name: str) -> str:

@@ -99,6 +99,7 @@ class nnUNetTrainerCFNetPublished(nnUNetTrainerCFNet):
     - The release's script steps its scheduler twice an epoch, which makes the factor 0.9216; here it is 0.96.
     - The focal term is the focal loss (losses.py says what the script computes).
     - The encoders start from random weights; published: from ImageNet's (nnUNetTrainerCFNetPublishedImageNet).
+    - Validation and prediction take overlapping tiles and mirror them, as nnU-Net's; published: each slice once.
     - The last epoch's weights are predicted with, as always in nnU-Net; the script keeps those that do best on the
       test slices.
     """
@@ -164,6 +165,7 @@ class ExponentialLRByEpoch(torch.optim.lr_scheduler.ExponentialLR):
         epoch = self.last_epoch = epoch or 0  # none where torch's constructor calls it
         for group, initial in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = initial * self.gamma**epoch
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # what get_last_lr returns
 
 
 for _epochs in EPOCH_VARIANTS:

@@ -1,5 +1,6 @@
 """The published network as a whole."""
 
+import json
 import re
 from pathlib import Path
 
@@ -63,10 +64,12 @@ def test_groups_choose_the_encoders_channels(seeded):
     ("shape", "message"),
     [
         ((1, 4, 40, 32), r"an input of \(1, 4, 40, 32\) has a height of 40, which 16 does not divide: .* 32 or 48"),
+        ((1, 6, 32, 32), r"an input of \(1, 6, 32, 32\) is not \(B, 4, H, W\)"),
+        ((1, 4, 32, 32, 32), r"an input of \(1, 4, 32, 32, 32\) is not \(B, 4, H, W\)"),
         ((1, 4, 32, 8), r"a width of 8, which 16 does not divide: pad or crop it to 16\."),
     ],
 )
-def test_a_size_that_16_does_not_divide_is_refused(shape, message):
+def test_an_input_of_another_shape_is_refused(shape, message):
     with pytest.raises(ValueError, match=message):
         PublishedCFNet(4, 4)(torch.zeros(shape))
 
@@ -111,10 +114,24 @@ def test_attention_is_finite_in_half_precision_on_a_whole_slice():
 
 
 def test_memory_is_what_the_docs_say():
+    """benchmarks.json counts batches of two."""
+    docs = Path(__file__).parents[2] / "docs"
+    counted = json.loads((docs / "benchmarks.json").read_text())["counts"]["topologies"]["2D-default"]["networks"]
     with torch.device("meta"):
         network = PublishedCFNet(4, num_classes=4)
-    mib = count_saved_bytes(network, 4, (192, 160), batch_size=2) / 2 / 2**20
-    docs = (Path(__file__).parents[2] / "docs" / "published.md").read_text()
-    row = re.search(r"192 × 160, fp32 \| .*U-Net: (\d+)\) \| (\d+) MiB", docs)
-    assert float(row[2]) == pytest.approx(mib, rel=0.02)
-    assert f"{float(row[2]) / float(row[1]):.0f} times what the plan's 2D U-Net stores" in docs
+    mib = {name: counted[name]["saved_bytes"] / 2 / 2**20 for name in ("own", "cfnet")}
+    mib["published"] = count_saved_bytes(network, 4, (192, 160), batch_size=2) / 2 / 2**20
+    page = (docs / "published.md").read_text()
+    row = re.search(r"192 × 160, fp32 \| (\d+) MiB \(the plan's U-Net: (\d+)\) \| (\d+) MiB", page)
+    for written, name in zip(row.groups(), ("cfnet", "own", "published"), strict=True):
+        assert float(written) == pytest.approx(mib[name], rel=0.02)
+    times = f"{mib['published'] / mib['own']:.1f} times"
+    assert f"{times} what the plan's 2D U-Net stores" in page
+    assert f"A slice stores {times} what nnU-Net plans for" in (docs.parent / "README.md").read_text()
+
+
+def test_training_traces_as_one_graph_and_every_parameter_gets_a_gradient():
+    network = PublishedCFNet(4, num_classes=4)
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    compiled(torch.randn(2, 4, 32, 32)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())

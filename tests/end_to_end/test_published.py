@@ -96,7 +96,7 @@ def test_imagenet_weights_are_asked_for_by_the_variant_alone_and_only_from_scrat
     file.unlink()
     more = {"trainer": trainer, "TORCH_HOME": str(torch_home), **nowhere}
     output = workspace.train("2d", 0, "--c", **more).stdout
-    assert "ImageNet" not in output.split("nnU-Net")[-1]
+    assert "The encoders start from" not in output
     workspace.predict(tmp_path / "predicted", "2d", "-f", 0, **more)
     assert not file.exists()
 

@@ -60,6 +60,7 @@ def test_learning_rate_of_an_epoch_does_not_depend_on_how_it_was_reached(plans, 
         for epoch in (0, 1, 2, 150, 2):
             trainer.lr_scheduler.step(epoch)
             assert group["lr"] == pytest.approx(0.01 * 0.96**epoch)
+            assert trainer.lr_scheduler.get_last_lr() == [group["lr"]]
     group["lr"] = 0.5
     trainer.lr_scheduler.step(3)
     assert group["lr"] == pytest.approx(0.01 * 0.96**3)
