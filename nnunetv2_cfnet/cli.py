@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from nnunetv2_cfnet import __version__
+from nnunetv2_cfnet.data.editions import AUTO, EDITIONS
+from nnunetv2_cfnet.data.findings import Kind
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.import_weights import ASSUMED, import_weights
 
@@ -43,7 +45,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subcommands = parser.add_subparsers(dest="command", metavar="subcommand", required=True)
-    for add in (_add_doctor, _add_demo, _add_plan, _add_plan_and_preprocess, _add_import_weights):
+    for add in (
+        _add_doctor,
+        _add_demo,
+        _add_convert_brats,
+        _add_plan,
+        _add_plan_and_preprocess,
+        _add_export_brats,
+        _add_make_phantom,
+        _add_import_weights,
+    ):
         add(subcommands)
     return parser
 
@@ -123,6 +134,82 @@ def _add_plan_and_preprocess(subcommands: Subcommands) -> None:
     ):
         preprocess.add_argument(flag, action="store_true", help=purpose)
     preprocess.set_defaults(run=_plan_and_preprocess)
+
+
+def _add_convert_brats(subcommands: Subcommands) -> None:
+    summary = "convert a BraTS release (2018 to 2024, MSD Task01) to a raw nnU-Net dataset"
+    convert = subcommands.add_parser(
+        "convert_brats",
+        help=summary,
+        description=f"{_sentence(summary)} in nnUNet_raw, with channels T1, T1ce, T2, FLAIR, regions, and splits that "
+        "keep patients together. Every case is checked before anything is written; an interrupted run goes on where it "
+        "stopped.",
+    )
+    convert.add_argument("source", type=Path, metavar="SOURCE", help="folder that the release was unpacked to")
+    convert.add_argument("-d", type=int, required=True, metavar="ID", help="of the dataset, as in: 1")
+    convert.add_argument("-n", metavar="NAME", help="of the dataset (default: BraTS and the edition, as in BraTS2020)")
+    convert.add_argument(
+        "--edition", choices=(AUTO, *EDITIONS), default=AUTO, help="decides labels and names (default: by case names)"
+    )
+    convert.add_argument("-np", type=int, default=8, metavar="N", help="processes (default: %(default)s)")
+    for flag, purpose in (
+        ("--symlink", "link images that need no rewriting instead of copying them"),
+        ("--overwrite", "replace a dataset folder that exists"),
+        ("--dry-run", "check and report; write nothing"),
+        ("--skip-bad", "convert the other cases where some are bad"),
+        ("--fix-headers", "where arrays align and headers do not, write the header of the case's first sequence"),
+    ):
+        convert.add_argument(flag, action="store_true", help=purpose)
+    convert.set_defaults(run=_convert_brats)
+
+
+def _add_export_brats(subcommands: Subcommands) -> None:
+    summary = "turn nnU-Net's predictions into a BraTS submission"
+    export = subcommands.add_parser(
+        "export_brats",
+        help=summary,
+        description=f"{_sentence(summary)}: the edition's labels, names and geometry. What the predicted values mean "
+        "is read from the dataset.json beside them.",
+    )
+    export.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder that nnUNetv2_predict wrote")
+    export.add_argument("-o", type=Path, required=True, metavar="OUT", help="to be written; new, or an empty folder")
+    export.add_argument("--edition", choices=tuple(EDITIONS), help="default: the dataset's, or by case names")
+    export.add_argument("--like", type=Path, metavar="SOURCE", help="the release's cases, for names and geometry")
+    export.add_argument(
+        "--et-threshold",
+        type=_voxels_or_auto,
+        metavar="N|auto",
+        help="fewer voxels of enhancing tumour than N become necrotic core; auto chooses N by --cv (default: off)",
+    )
+    export.add_argument("--cv", type=Path, metavar="MODEL_FOLDER", help="whose cross-validation chooses N")
+    export.add_argument("--zip", action="store_true", help="also write OUT.zip, for upload")
+    export.set_defaults(run=_export_brats)
+
+
+def _add_make_phantom(subcommands: Subcommands) -> None:
+    summary = "write phantom cases in the layout of a BraTS release"
+    phantom = subcommands.add_parser(
+        "make_phantom",
+        help=summary,
+        description=f"{_sentence(summary)}, to try convert_brats and export_brats with. They are synthetic and small.",
+    )
+    phantom.add_argument("-o", type=Path, required=True, metavar="DIR", help="to be written; new, or an empty folder")
+    phantom.add_argument("--edition", choices=tuple(EDITIONS), required=True, help="whose layout, names and labels")
+    phantom.add_argument("-n", type=int, required=True, metavar="N", help="number of cases with a segmentation")
+    phantom.add_argument(
+        "--plant",
+        nargs="+",
+        action="extend",
+        default=[],
+        choices=[kind.value for kind in Kind],
+        metavar="DEFECT",
+        help=f"each into a case of its own: {', '.join(kind.value for kind in Kind)}",
+    )
+    phantom.set_defaults(run=_make_phantom)
+
+
+def _voxels_or_auto(text: str) -> int | str:
+    return text if text == "auto" else int(text)
 
 
 def _add_import_weights(subcommands: Subcommands) -> None:
@@ -241,6 +328,52 @@ def _import_weights(options: argparse.Namespace) -> int:
 
     check_version("nnunetv2")
     import_weights(options.checkpoint, options.o)
+    return 0
+
+
+def _convert_brats(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.host import check_version
+
+    check_version("nnunetv2")
+    from nnunetv2_cfnet.data.convert import convert_brats
+
+    convert_brats(
+        options.source,
+        dataset_id=options.d,
+        name=options.n,
+        edition=options.edition,
+        num_processes=options.np,
+        symlink=options.symlink,
+        overwrite=options.overwrite,
+        dry_run=options.dry_run,
+        skip_bad=options.skip_bad,
+        fix_headers=options.fix_headers,
+    )
+    return 0
+
+
+def _export_brats(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.data.export import export_brats
+
+    export_brats(
+        options.predictions,
+        options.o,
+        edition=options.edition,
+        like=options.like,
+        et_threshold=options.et_threshold,
+        cv=options.cv,
+        zip_archive=options.zip,
+    )
+    return 0
+
+
+def _make_phantom(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.data.brats_phantom import make_phantom
+
+    names = make_phantom(options.o, options.edition, options.n, options.plant)
+    for name, defect in zip(names, options.plant, strict=False):
+        print(f"{name}: {defect}")
+    print(f"{len(names)} cases of edition {options.edition} are in {options.o}")
     return 0
 
 

@@ -14,7 +14,16 @@ from nnunetv2_cfnet.errors import UserError
 
 COMMAND = Path(sysconfig.get_path("scripts"), "nnunetv2_cfnet")
 
-SUBCOMMANDS = ("doctor", "demo", "plan", "plan_and_preprocess", "import_weights")
+SUBCOMMANDS = (
+    "doctor",
+    "demo",
+    "plan",
+    "plan_and_preprocess",
+    "import_weights",
+    "convert_brats",
+    "export_brats",
+    "make_phantom",
+)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

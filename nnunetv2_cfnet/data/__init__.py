@@ -1,1 +1,1 @@
-"""Datasets in nnU-Net's raw format: for now a synthetic multi-modal phantom."""
+"""BraTS in and out: releases to nnU-Net datasets, predictions to submissions, and phantom cases of both."""

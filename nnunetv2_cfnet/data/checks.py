@@ -1,0 +1,366 @@
+"""What is wrong with a case of BraTS: everything, not just the first thing.
+
+Files are read whole, one case at a time. What can be measured despite a defect is measured: a file that can't be read
+does not keep the others from being checked. The constants below are what counts as wrong.
+"""
+
+import gzip
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
+import numpy as np
+import SimpleITK
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from nnunetv2_cfnet.data.editions import CHANNELS, Edition
+from nnunetv2_cfnet.data.findings import Finding, Kind, Severity
+from nnunetv2_cfnet.data.sources import SEGMENTATION, Source, SourceCase
+
+# Headers are the same up to these; NIfTI stores them as 32-bit floats, tools round them again.
+ORIGIN_TOLERANCE_MM = 1e-3
+DIRECTION_TOLERANCE = 1e-3  # of a direction cosine
+SPACING_TOLERANCE = 1e-3  # of the spacing
+
+# Voxels align although headers differ: brains overlap by so much (skull-stripped by one mask, they nearly coincide), ..
+ALIGNED_DICE = 0.9
+# .. so much of the segmentation lies in the brain, ..
+ALIGNED_SHARE_INSIDE = 0.95
+# .. and no mirroring fits better (see _aligned), as told by the mutual information of intensities in so many bins.
+BINS = 32
+
+SHARE_OUTSIDE = 0.05  # of the segmentation, that may lie outside the brain
+# A brain that was cut at its bottom, where BraTS's images often end in the brain stem, covers less of the image's face.
+SHARE_OF_FACE = 0.1
+SHARE_SATURATED = 0.01  # of the brain, that may have the highest intensity of all
+
+WARNINGS = (Kind.OUTSIDE, Kind.CLIPPED, Kind.SATURATED, Kind.UNCLAIMED)  # all others are errors
+# What nibabel, gzip and SimpleITK raise for a broken file.
+BROKEN = (OSError, EOFError, ValueError, RuntimeError, zlib.error, ImageFileError, HeaderDataError)
+
+
+class Geometry(NamedTuple):
+    """Where a 3D volume lies, in SimpleITK's order (x, y, z)."""
+
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    origin_mm: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    def is_near(self, other: "Geometry") -> bool:
+        return not self.differences(other)
+
+    def differences(self, other: "Geometry") -> str:
+        """What of the header differs by more than the tolerances, with both values."""
+        differing = []
+        if not np.allclose(self.spacing_mm, other.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
+            differing.append(("spacing", self.spacing_mm, other.spacing_mm))
+        if not np.allclose(self.origin_mm, other.origin_mm, rtol=0, atol=ORIGIN_TOLERANCE_MM):
+            differing.append(("origin", self.origin_mm, other.origin_mm))
+        if not np.allclose(self.direction, other.direction, rtol=0, atol=DIRECTION_TOLERANCE):
+            differing.append(("direction", self.direction, other.direction))
+        return ", ".join(f"{name} {_numbers(own)} against {_numbers(theirs)}" for name, own, theirs in differing)
+
+
+@dataclass
+class Volume:
+    """A modality or the segmentation as it was read.
+
+    title: how messages call it: its file, and which volume of it in a 4D file.
+    array: (z, y, x), a view of what `image` holds.
+    """
+
+    title: str
+    image: SimpleITK.Image
+    array: np.ndarray
+
+    @property
+    def geometry(self) -> Geometry:
+        return geometry_of(self.image)
+
+
+def check_case(case: SourceCase, edition: Edition) -> list[Finding]:
+    """Everything that is wrong with a case: files, then voxels, then how they lie."""
+    defects = _check_files(case, edition)
+    volumes: dict[str, Volume] = {}
+    for path, contents in _first_files(case).items():
+        volumes_of_file, defects_of_file = _read(path, contents, edition)
+        volumes |= volumes_of_file
+        defects += defects_of_file
+    segmentation = volumes.pop(SEGMENTATION, None)
+    modalities = [volumes[channel] for channel in CHANNELS if channel in volumes]
+
+    for volume in modalities:
+        defects += _check_intensities(volume)
+    if segmentation:
+        defects += _check_labels(segmentation, edition)
+    if modalities:
+        defects += _check_against_first(modalities, segmentation)
+    return [
+        Finding(case.name, Severity.WARNING if kind in WARNINGS else Severity.ERROR, kind, message)
+        for kind, message in defects
+    ]
+
+
+def check_unclaimed(source: Source) -> list[Finding]:
+    """A warning for each NIfTI file that no case claims."""
+    message = "{} belongs to no case and is left out: give it the name of edition {} if it should."
+    return [
+        Finding("-", Severity.WARNING, Kind.UNCLAIMED, message.format(path, source.edition.name))
+        for path in source.unclaimed
+    ]
+
+
+def geometry_of(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
+    """The geometry of an image, or of what a reader has read the header of; of a 4D image's volumes."""
+    dimension = image.GetDimension()
+    direction = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
+    return Geometry(image.GetSize()[:3], image.GetSpacing()[:3], image.GetOrigin()[:3], tuple(direction.ravel()))
+
+
+# Files
+
+
+Defects = list[tuple[Kind, str]]
+
+
+def _check_files(case: SourceCase, edition: Edition) -> Defects:
+    """Modalities without a file, and with more than one."""
+    defects = []
+    missing = [channel for channel in CHANNELS if not case.files.get(channel)]
+    if missing:
+        some_file = next(paths[0] for paths in case.files.values() if paths)
+        if edition.volumes:
+            expected = f"imagesTr/{case.name}.nii.gz"
+        else:
+            expected = ", ".join(f"{case.name}{edition.suffixes[channel]}.nii.gz" for channel in missing)
+        defects.append(
+            (
+                Kind.MISSING,
+                f"{', '.join(missing)}: no file of that modality (such as {expected}, as {some_file.name} lies in "
+                f"{some_file.parent}). Fetch it from the release.",
+            )
+        )
+    for paths in dict.fromkeys(tuple(paths) for paths in case.files.values() if len(paths) > 1):
+        listing = " and ".join(str(path) for path in paths)
+        defects.append((Kind.DUPLICATE, f"{listing} are the same thing twice. Keep one of them."))
+    return defects
+
+
+def _first_files(case: SourceCase) -> dict[Path, list[str]]:
+    """What each file holds; of duplicates, the first."""
+    contents: dict[Path, list[str]] = {}
+    for content, paths in case.files.items():
+        if paths:
+            contents.setdefault(paths[0], []).append(content)
+    return contents
+
+
+def _read(path: Path, contents: list[str], edition: Edition) -> tuple[dict[str, Volume], Defects]:
+    """The volumes of a file, none if it is of no use."""
+    try:
+        num_non_finite = _count_non_finite(path)
+        image = SimpleITK.ReadImage(str(path))
+    except BROKEN as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].removeprefix("sitk::ERROR: ")
+        return {}, [(Kind.UNREADABLE, f"{path} can't be read ({reason}). Fetch it anew.")]
+    size = image.GetSize()
+    expected = () if contents == [SEGMENTATION] else edition.volumes
+    if image.GetNumberOfComponentsPerPixel() != 1 or len(size) not in ((3, 4) if expected else (3,)):
+        message = f"{path} has {_numbers(size)} voxels of {image.GetPixelIDTypeAsString()}, which is no volume in 3D"
+        return {}, [(Kind.SHAPE, f"{message}. Fetch it anew.")]
+
+    defects = []
+    if num_non_finite:
+        message = f"{path} has {num_non_finite} voxels that are NaN or infinite. Set them to what they should be."
+        defects = [(Kind.NON_FINITE, message)]
+    array = SimpleITK.GetArrayViewFromImage(image)
+    if not expected:
+        return {contents[0]: Volume(str(path), image, array)}, defects
+    found = size[3] if len(size) == 4 else 1
+    if found != len(expected):
+        kind = Kind.MISSING if found < len(expected) else Kind.SHAPE
+        message = f"{path} has {found} volume(s), edition {edition.name} has {len(expected)} ({', '.join(expected)})"
+        return {}, [*defects, (kind, f"{message}. Fetch it anew.")]
+    volumes = {
+        channel: Volume(f"{path} ({channel}, volume {index})", image, array[index])
+        for index, channel in enumerate(expected)
+    }
+    return volumes, defects
+
+
+def _count_non_finite(path: Path) -> int:
+    """Read a file to its end and count the voxels that are NaN or infinite.
+
+    Not by SimpleITK: of a file that was cut off it reads what there is, and it reads NaN as 0.
+
+    Raises:
+        BROKEN: the file ends too early, or its check sum is wrong.
+    """
+    image: Any = nibabel.load(path)
+    dtype, offset = image.get_data_dtype(), image.dataobj.offset
+    expected = int(np.prod(image.shape)) * dtype.itemsize
+    found = num_bad = 0
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+        file.read(offset)
+        while chunk := file.read(dtype.itemsize << 18):
+            found += len(chunk)
+            if dtype.kind == "f" and len(chunk) % dtype.itemsize == 0:
+                num_bad += _count(~np.isfinite(np.frombuffer(chunk, dtype)))
+    if found < expected:
+        raise EOFError(f"it has {found} bytes of voxels and should have {expected}")
+    return num_bad
+
+
+# How the volumes lie
+
+
+def _check_against_first(modalities: list[Volume], segmentation: Volume | None) -> Defects:
+    """Everything else against the first modality, and the segmentation and the image's edge against the brain."""
+    first, *others = modalities
+    of_one_shape = [volume for volume in modalities if volume.geometry.size == first.geometry.size]
+    brain = _brain(of_one_shape)
+    defects = []
+    for volume in others:
+        defects += _check_geometry(volume, first, lambda volume: _aligned_brains(first, volume))
+    if segmentation:
+        defects += _check_geometry(segmentation, first, lambda volume: _aligned_tumour(of_one_shape, brain, volume))
+        defects += _check_outside(segmentation, brain)
+    return defects + _check_clipped(brain, first)
+
+
+def _check_geometry(volume: Volume, reference: Volume, aligned: Callable[[Volume], bool]) -> Defects:
+    """Shape and header against the first modality's."""
+    own, theirs = volume.geometry, reference.geometry
+    if own.size != theirs.size:
+        message = f"{volume.title} has {_numbers(own.size)} voxels, {reference.title} has {_numbers(theirs.size)}."
+        return [(Kind.SHAPE, f"{message} Fetch both anew: they are not of one grid.")]
+    if own.is_near(theirs):
+        return []
+    message = f"{volume.title} has another header than {reference.title}: {own.differences(theirs)}"
+    if aligned(volume):
+        return [(Kind.HEADER, f"{message}; but their voxels align. --fix-headers gives it the latter's header.")]
+    return [
+        (Kind.GEOMETRY, f"{message}; and their voxels do not align. Fetch both anew, or resample one to the other.")
+    ]
+
+
+def _aligned_brains(reference: Volume, other: Volume) -> bool:
+    ours, theirs = reference.array != 0, other.array != 0
+    dice = 2 * _count(ours & theirs) / max(1, _count(ours) + _count(theirs))
+    return dice > ALIGNED_DICE and _aligned([reference], other)
+
+
+def _aligned_tumour(references: list[Volume], brain: np.ndarray, segmentation: Volume) -> bool:
+    tumour = segmentation.array != 0
+    if not tumour.any():
+        return True
+    inside = _count(tumour & brain) / _count(tumour)
+    return inside >= ALIGNED_SHARE_INSIDE and _aligned(references, segmentation)
+
+
+def _aligned(references: list[Volume], other: Volume) -> bool:
+    """Tell whether the other's voxels fit the references' as they lie better than mirrored along any axes.
+
+    A head is nearly its own mirror image: where an array was turned along with its header, brains overlap all the same,
+    and so does a tumour with the brain. To write the other header to it would put the tumour on the other side.
+    """
+    codes = [_binned(reference.array) for reference in references]
+    binned = _binned(other.array)
+    fits = []
+    for steps in product((1, -1), repeat=3):  # the first is as it lies
+        mirrored = binned[tuple(slice(None, None, step) for step in steps)]
+        fits.append(sum(_mutual_information(code, mirrored) for code in codes))
+    return fits[0] > max(fits[1:])
+
+
+def _binned(array: np.ndarray) -> np.ndarray:
+    """Bin 0 for background, BINS - 1 others for the range of all but extreme intensities."""
+    foreground = array[array != 0]
+    if not len(foreground):
+        return np.zeros(array.shape, dtype=np.uint16)
+    low, high = np.nanpercentile(foreground, [1, 99]).astype(np.float32)
+    scaled = np.clip((array.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * (BINS - 2)
+    return np.where(array == 0, 0, 1 + np.nan_to_num(scaled)).astype(np.uint16)
+
+
+def _mutual_information(codes: np.ndarray, others: np.ndarray) -> float:
+    joint = np.bincount((codes * BINS + others).ravel(), minlength=BINS**2).reshape(BINS, BINS) / codes.size
+    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    seen = joint > 0
+    return float((joint[seen] * np.log(joint[seen] / independent[seen])).sum())
+
+
+# Voxels
+
+
+def _check_labels(segmentation: Volume, edition: Edition) -> Defects:
+    try:
+        edition.to_nnunet(segmentation.array)
+    except ValueError as error:
+        return [(Kind.LABELS, f"{segmentation.title}: {error}. Mend them, or say what they are with --edition.")]
+    return []
+
+
+def _check_intensities(volume: Volume) -> Defects:
+    highest = volume.array.max()
+    if _is_empty(volume):
+        return [(Kind.EMPTY, f"{volume.title} is empty: all its voxels are {highest:g}. Fetch it anew.")]
+    share = _count(volume.array == highest) / _count(volume.array)
+    if highest != 0 and share > SHARE_SATURATED:
+        message = (
+            f"{volume.title}: {share:.1%} of the brain has the highest intensity, {highest:g}. Was it cut off there?"
+        )
+        return [(Kind.SATURATED, message)]
+    return []
+
+
+def _is_empty(volume: Volume) -> bool:
+    return bool(volume.array.min() == volume.array.max())
+
+
+def _brain(volumes: list[Volume]) -> np.ndarray:
+    """Voxels that are not 0 in two modalities or more.
+
+    In any one alone would be spoilt by a modality with a background other than 0, in all by one with less of the brain.
+    """
+    volumes = [volume for volume in volumes if not _is_empty(volume)] or volumes
+    num_modalities = np.zeros(volumes[0].array.shape, dtype=np.uint8)
+    for volume in volumes:
+        num_modalities += volume.array != 0
+    return num_modalities >= min(2, len(volumes))
+
+
+def _check_outside(segmentation: Volume, brain: np.ndarray) -> Defects:
+    if segmentation.array.shape != brain.shape:
+        return []
+    tumour = segmentation.array != 0
+    share = _count(tumour & ~brain) / max(1, _count(tumour))
+    if share <= SHARE_OUTSIDE:
+        return []
+    return [(Kind.OUTSIDE, f"{segmentation.title}: {share:.0%} of it lies outside the brain. Is it this case's?")]
+
+
+def _check_clipped(brain: np.ndarray, reference: Volume) -> Defects:
+    faces = []
+    for axis, name in enumerate("zyx"):
+        for index, end in ((0, "first"), (-1, "last")):
+            share = brain.take(index, axis=axis).mean()
+            if share > SHARE_OF_FACE:
+                faces.append(f"{share:.0%} of the {end} slice along {name}")
+    if not faces:
+        return []
+    return [(Kind.CLIPPED, f"{reference.title}: the brain covers {', '.join(faces)}. Was it cut off there?")]
+
+
+def _count(array: np.ndarray) -> int:
+    return int(np.count_nonzero(array))
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:g}' for value in values)})"
