@@ -5,21 +5,21 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.evaluation.evaluate_predictions import load_summary_json
-
-from nnunetv2_cfnet.data.phantom import REGIONS
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^(?:<!-- command: (\w+) -->\n)?```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # run by tests/test_demo.py, .ci/run, tests/test_install.py, tests/test_doctor.py and the test below
 ELSEWHERE = {"demo", "tests", "install", "doctor"}
-WALK_THROUGH = ("plan", "train", "baseline", "predict", "share", "receive")
+WALK_THROUGH = ("convert", "plan", "train", "baseline", "predict", "export", "share", "receive")
 PUBLISHED = ("train_published", "import_published")
 CFNET_PLANS = ("plan_cfnet", "train_cfnet_plans", "fine_tune")
 
@@ -50,19 +50,27 @@ def test_picture_is_drawn_from_the_code(tmp_path):
 
 @pytest.mark.slow
 def test_walk_through(commands, new_workspace):
-    """Five folds of two trainers, the best of them, ensembled, postprocessed, evaluated, and shared."""
+    """A release's layout, five folds of two trainers, the best of them, ensembled, submitted, and shared."""
     workspace = new_workspace()
-    workspace.write_phantom(num_training=5, num_test=2)
+    workspace.dataset = "Dataset001_BraTS2020"
+    as_here = partial(as_test, dataset=workspace.dataset)
     run = partial(workspace.run, "bash", "-euo", "pipefail", "-c")
+    workspace.run("nnunetv2_cfnet", "make_phantom", "-o", "BraTS2020", "--edition", "2020", "-n", 6)
+    assert "6 with segmentation (imagesTr, labelsTr), 1 without (imagesTs)" in run(commands["convert"]).stdout
     assert "Ready to train" in run(commands["doctor"]).stdout
-    run(as_test(commands["plan"]))
+    run(as_here(commands["plan"]))
     workspace.shrink_plans()
-    run(as_test(commands["train"]), nnUNet_n_proc_DA="0")
-    found = run(as_test(commands["baseline"]), nnUNet_n_proc_DA="0").stdout
+    splits = "splits_final.json"
+    planned = load_json(str(workspace.preprocessed / workspace.dataset / splits))
+    assert planned == load_json(str(workspace.raw / workspace.dataset / splits))
+    run(as_here(commands["train"]), nnUNet_n_proc_DA="0")
+    found = run(as_here(commands["baseline"]), nnUNet_n_proc_DA="0").stdout
     models = [f"{trainer}__nnUNetPlans__3d_fullres" for trainer in ("nnUNetTrainerCFNetTiny", "nnUNetTrainerTiny")]
     assert all(model in found for model in models)
-    run(as_test(commands["predict"]))
-    assert len(list((workspace.root / "predicted_both").glob("*.nii.gz"))) == 2
+    run(as_here(commands["predict"]))
+    assert [path.name for path in (workspace.root / "predicted_both").glob("*.nii.gz")] == [
+        "BraTS20_Validation_001.nii.gz"
+    ]
 
     best = load_json(str(workspace.results / workspace.dataset / "inference_information.json"))[
         "best_model_or_ensemble"
@@ -72,19 +80,16 @@ def test_walk_through(commands, new_workspace):
         *("-pp_pkl_file", best["postprocessing_file"], "-plans_json", best["some_plans_file"]),
         *("-dataset_json", workspace.results / workspace.dataset / models[0] / "dataset.json"),
     )
-    workspace.run(
-        *("nnUNetv2_evaluate_folder", workspace.raw / workspace.dataset / "labelsTs", "final", "-np", 1),
-        *("-djfile", workspace.raw / workspace.dataset / "dataset.json"),
-        *("-pfile", workspace.plans_file),
-    )
-    summary = load_summary_json(str(workspace.root / "final" / "summary.json"))
-    assert len(summary["metric_per_case"]) == 2
-    assert set(summary["mean"]) == set(REGIONS.values())
+    assert "Mean ET Dice of 6 cross-validation cases" in run(as_here(commands["export"])).stdout
+    submitted = SimpleITK.ReadImage(str(workspace.root / "submission" / "BraTS20_Validation_001.nii.gz"))
+    assert set(np.unique(SimpleITK.GetArrayViewFromImage(submitted))) <= {0, 1, 2, 4}
+    with zipfile.ZipFile(workspace.root / "submission.zip") as archive:
+        assert archive.namelist() == ["BraTS20_Validation_001.nii.gz"]
 
-    run(as_test(commands["share"]))
+    run(as_here(commands["share"]))
     received = workspace.root / "received"
     received.mkdir()
-    run(as_test(commands["receive"]), nnUNet_results=str(received))
+    run(as_here(commands["receive"]), nnUNet_results=str(received))
     assert len(list((received / workspace.dataset / models[0]).glob("fold_*/checkpoint_final.pth"))) == 5
 
 
@@ -128,8 +133,8 @@ def test_published_network(commands, new_workspace, release_state_dict):
     assert len(list((workspace.root / "predicted_published").glob("*.nii.gz"))) == 1
 
 
-def as_test(block: str) -> str:
-    """The README's commands with short trainers, on the CPU and on the phantom."""
+def as_test(block: str, dataset: str = "Dataset001_Phantom") -> str:
+    """The README's commands with short trainers, on the CPU and on a dataset of the test."""
     block = re.sub(r"\b(nnUNetTrainer(CFNet(Published)?)?)(?=\b|__)", r"\1Tiny", block)
     block = re.sub(r"\b(nnUNetv2_(train|predict|predict_from_modelfolder))\b", r"\1 -device cpu", block)
-    return block.replace("Dataset001_BraTS2020", "Dataset001_Phantom")
+    return block.replace("Dataset001_BraTS2020", dataset)

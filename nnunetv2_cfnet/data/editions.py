@@ -74,8 +74,11 @@ def _relabel(segmentation: np.ndarray, mapping: dict[int, int], edition: str) ->
         relabelled[voxels] = after
         known |= voxels
     if not known.all():
-        unknown = np.unique(segmentation[~known]).tolist()
-        raise ValueError(f"labels {unknown} are not of edition {edition}, which has {sorted(mapping)}")
+        unknown = np.unique(segmentation[~known])
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        raise ValueError(
+            f"labels {unknown[:10].tolist()}{more} are not of edition {edition}, which has {sorted(mapping)}"
+        )
     return relabelled
 
 

@@ -26,8 +26,9 @@ def make_splits(cases: Sequence[SourceCase]) -> list[dict[str, list[str]]] | Non
     if len(set(patients)) < NUM_FOLDS:
         return None
     grades = [case.grade or "unknown" for case in cases]
-    if max(Counter(grades).values()) < NUM_FOLDS:
-        grades = ["all too few"] * len(cases)  # scikit-learn refuses to share out nothing but rare classes
+    num_patients = Counter(grade for _, grade in set(zip(patients, grades, strict=True)))
+    if max(num_patients.values()) < NUM_FOLDS:
+        grades = ["any"] * len(cases)  # where each grade is that rare, balancing them can leave a fold empty
     folds = StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=SEED)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)

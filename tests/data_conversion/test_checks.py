@@ -58,19 +58,19 @@ FILE = f"{CASE}/{CASE}_t1ce.nii.gz"
 FIRST = f"{CASE}/{CASE}_t1.nii.gz"
 SEG = f"{CASE}/{CASE}_seg.nii.gz"
 PLANTED = {
-    Kind.MISSING: f"T1ce: no file of that modality (such as {CASE}_t1ce.nii.gz, as {CASE}_flair.nii.gz lies in {CASE}). "
-    "Fetch it from the release.",
+    Kind.MISSING: f"T1ce: no file of that modality (such as {CASE}_t1ce.nii.gz, as {CASE}_flair.nii.gz lies in "
+    f"{CASE}). Fetch it from the release.",
     Kind.UNREADABLE: f"{FILE} can't be read (Compressed file ended before the end-of-stream marker was reached). "
     "Fetch it anew.",
     Kind.DUPLICATE: f"{FILE.removesuffix('.gz')} and {FILE} are the same thing twice. Keep one of them.",
     Kind.SHAPE: f"{FILE} has (24, 28, 23) voxels, {FIRST} has (24, 28, 24). Fetch both anew: they are not of one grid.",
-    Kind.GEOMETRY: f"{FILE} has another header than {FIRST}: origin (5, -239, 0) against (0, -239, 0); and their voxels "
-    "do not align. Fetch both anew, or resample one to the other.",
+    Kind.GEOMETRY: f"{FILE} has another header than {FIRST}: origin (5, -239, 0) against (0, -239, 0); and their "
+    "voxels do not align. Fetch both anew, or resample one to the other.",
     Kind.HEADER: f"{FILE} has another header than {FIRST}: origin (0, 239, 0) against (0, -239, 0), direction "
     "(-1, 0, 0, 0, -1, 0, 0, 0, 1) against (1, 0, 0, 0, 1, 0, 0, 0, 1); but their voxels align. --fix-headers gives it "
     "the latter's header.",
-    Kind.LABELS: f"{SEG}: labels [7] are not of edition 2021, which has [1, 2, 4]. Mend them, or say what they are with "
-    "--edition.",
+    Kind.LABELS: f"{SEG}: labels [7] are not of edition 2021, which has [1, 2, 4]. Mend them, or say what they are "
+    "with --edition.",
     Kind.NON_FINITE: f"{FILE} has 1 voxels that are NaN or infinite. Set them to what they should be.",
     Kind.EMPTY: f"{FILE} is empty: all its voxels are 0. Fetch it anew.",
     Kind.OUTSIDE: f"{SEG}: 30% of it lies outside the brain. Is it this case's?",
@@ -131,18 +131,12 @@ def test_all_defects_of_a_case_are_found(release):
 @pytest.mark.parametrize("axes", [(0,), (1,), (2,), (1, 2)])
 @pytest.mark.parametrize("content", ["flair", "seg"])
 def test_an_array_that_was_mirrored_with_its_header_is_not_taken_for_a_header_to_repair(release, content, axes):
-    """The brain overlaps with its mirror image: a repair would put the tumour on the other side without a sound."""
-    names = ("t1", "t1ce", "t2", "flair", "seg")
-    for name in names:  # a brain in the middle of the image, which covers itself mirrored
-        path = file(release, name)
-        image = SimpleITK.ReadImage(str(path))
-        array = SimpleITK.GetArrayFromImage(image)
-        if name == "t1":
-            shifts = [
-                (length - 1 - where.min() - where.max()) // 2
-                for length, where in zip(array.shape, np.nonzero(array), strict=True)
-            ]
-        change(path, lambda array: np.roll(array, shifts, axis=(0, 1, 2)))
+    """The brain overlaps with its mirror image: a repair would silently put the tumour on the other side."""
+    brain = np.nonzero(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file(release, "t1")))))
+    # into the middle of the image, where it covers itself mirrored
+    shifts = [(length - 1 - where.min() - where.max()) // 2 for length, where in zip((24, 28, 24), brain, strict=True)]
+    for name in ("t1", "t1ce", "t2", "flair", "seg"):
+        change(file(release, name), lambda array: np.roll(array, shifts, axis=(0, 1, 2)))
     assert check(release) == []
     change(file(release, content), lambda array: np.flip(array, axes).copy(), lambda image: image.SetDirection(RAS))
     assert [finding.kind for finding in check(release) if finding.severity is Severity.ERROR] == [Kind.GEOMETRY]
@@ -221,6 +215,8 @@ def test_segmentations_in_whole_floats_are_fine_and_others_are_not(release):
     (finding,) = check(release)
     assert finding.kind is Kind.LABELS
     assert "labels [0.5] are not of edition 2021" in finding.message
+    change(file(release, "seg"), lambda array: np.linspace(0, 1, array.size).reshape(array.shape))
+    assert "] and 16116 more are not of edition 2021" in check(release)[0].message
 
 
 def test_infinite_values_are_found_in_segmentations_too(release):

@@ -2,7 +2,7 @@ import warnings
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nnunetv2_cfnet.data.sources import SourceCase
@@ -24,6 +24,7 @@ many_patients = st.lists(st.tuples(st.integers(1, 4), grades), min_size=5, max_s
 
 @settings(max_examples=100, deadline=None)
 @given(many_patients)
+@example([(1, None), (1, "LGG"), (3, "LGG"), (3, "HGG"), (3, "HGG")])
 def test_every_case_is_validated_once_and_no_patient_is_split(patients):
     cases = cases_of(patients)
     splits = make_splits(cases)

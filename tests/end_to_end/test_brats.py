@@ -1,0 +1,39 @@
+"""A release's layout to a dataset that nnU-Net accepts and back to the release's labels, with the console commands."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from nnunetv2_cfnet.data.editions import EDITIONS
+from nnunetv2_cfnet.data.sources import find_cases
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_nnunet_plans_every_edition_and_reference_labels_come_back_as_they_were(edition, new_workspace):
+    workspace = new_workspace()
+    told = () if len([e for e in EDITIONS.values() if e.case_name == EDITIONS[edition].case_name]) == 1 else (edition,)
+    workspace.run("nnunetv2_cfnet", "make_phantom", "-o", "release", "--edition", edition, "-n", 5)
+    workspace.run(
+        "nnunetv2_cfnet", "convert_brats", "release", "-d", 1, "-np", 2, *("--edition", *told)[: 2 * len(told)]
+    )
+    (dataset,) = workspace.raw.glob("Dataset001_*/")
+    output = workspace.run(
+        "nnUNetv2_plan_and_preprocess", "-d", 1, "-npfp", 1, "--no_pp", "--verify_dataset_integrity"
+    ).stdout
+    assert "verify_dataset_integrity Done." in output
+
+    (dataset / "labelsTr" / "dataset.json").write_text((dataset / "dataset.json").read_text())
+    workspace.run("nnunetv2_cfnet", "export_brats", dataset / "labelsTr", "-o", "back")
+    cases = [case for case in find_cases(workspace.root / "release", edition).cases if case.is_training]
+    assert len(cases) >= 5
+    for case in cases:
+        (source,) = (SimpleITK.ReadImage(str(path)) for path in case.files["seg"])
+        back = SimpleITK.ReadImage(str(workspace.root / "back" / f"{case.name}.nii.gz"))
+        assert np.array_equal(*map(SimpleITK.GetArrayFromImage, (source, back)))
+        for of in ("GetOrigin", "GetSpacing", "GetDirection"):
+            assert getattr(back, of)() == pytest.approx(getattr(source, of)(), abs=1e-4)
+    assert json.loads((dataset / "dataset.json").read_text())["edition"] == edition
