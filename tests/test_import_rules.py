@@ -30,6 +30,8 @@ LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}
 # The boxes of the figure, which only cfnet.py puts together.
 BOXES = ("encoders", "fusion", "context", "decoder")
 
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where it is not the import's name
+
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PARTS = {path.stem for path in PACKAGE.iterdir()} - {"__init__", "__pycache__"}
 
@@ -88,6 +90,7 @@ def test_modules_import_names_and_have_one(path: Path) -> None:
 def test_every_imported_library_is_a_declared_dependency() -> None:
     libraries = {name.split(".")[0] for path in MODULES for name in imported(path)}
     libraries -= {PACKAGE.name, *sys.stdlib_module_names}
+    libraries = {DISTRIBUTIONS.get(library, library) for library in libraries}
     declared = {
         canonicalize_name(Requirement(line).name) for line in requires("nnunetv2_cfnet") or [] if ";" not in line
     }

@@ -4,28 +4,18 @@ Files are read whole, one case at a time. What can be measured despite a defect 
 does not keep the others from being checked. The constants below are what counts as wrong.
 """
 
-import gzip
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import nibabel
 import numpy as np
 import SimpleITK
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from nnunetv2_cfnet.data.editions import CHANNELS, Edition
 from nnunetv2_cfnet.data.findings import Finding, Kind, Severity
 from nnunetv2_cfnet.data.sources import SEGMENTATION, Source, SourceCase
-
-# Headers are the same up to these; NIfTI stores them as 32-bit floats, tools round them again.
-ORIGIN_TOLERANCE_MM = 1e-3
-DIRECTION_TOLERANCE = 1e-3  # of a direction cosine
-SPACING_TOLERANCE = 1e-3  # of the spacing
+from nnunetv2_cfnet.data.volumes import BROKEN, Geometry, count_non_finite, geometry_of, listing
 
 # Voxels align although headers differ: brains overlap by so much (skull-stripped by one mask, they nearly coincide), ..
 ALIGNED_DICE = 0.9
@@ -40,31 +30,6 @@ SHARE_OF_FACE = 0.1
 SHARE_SATURATED = 0.01  # of the brain, that may have the highest intensity of all
 
 WARNINGS = (Kind.OUTSIDE, Kind.CLIPPED, Kind.SATURATED, Kind.UNCLAIMED)  # all others are errors
-# What nibabel, gzip and SimpleITK raise for a broken file.
-BROKEN = (OSError, EOFError, ValueError, RuntimeError, zlib.error, ImageFileError, HeaderDataError)
-
-
-class Geometry(NamedTuple):
-    """Where a 3D volume lies, in SimpleITK's order (x, y, z)."""
-
-    size: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
-    origin_mm: tuple[float, ...]
-    direction: tuple[float, ...]
-
-    def is_near(self, other: "Geometry") -> bool:
-        return not self.differences(other)
-
-    def differences(self, other: "Geometry") -> str:
-        """What of the header differs by more than the tolerances, with both values."""
-        differing = []
-        if not np.allclose(self.spacing_mm, other.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
-            differing.append(("spacing", self.spacing_mm, other.spacing_mm))
-        if not np.allclose(self.origin_mm, other.origin_mm, rtol=0, atol=ORIGIN_TOLERANCE_MM):
-            differing.append(("origin", self.origin_mm, other.origin_mm))
-        if not np.allclose(self.direction, other.direction, rtol=0, atol=DIRECTION_TOLERANCE):
-            differing.append(("direction", self.direction, other.direction))
-        return ", ".join(f"{name} {_numbers(own)} against {_numbers(theirs)}" for name, own, theirs in differing)
 
 
 @dataclass
@@ -116,13 +81,6 @@ def check_unclaimed(source: Source) -> list[Finding]:
     ]
 
 
-def geometry_of(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
-    """The geometry of an image, or of what a reader has read the header of; of a 4D image's volumes."""
-    dimension = image.GetDimension()
-    direction = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
-    return Geometry(image.GetSize()[:3], image.GetSpacing()[:3], image.GetOrigin()[:3], tuple(direction.ravel()))
-
-
 # Files
 
 
@@ -164,7 +122,7 @@ def _first_files(case: SourceCase) -> dict[Path, list[str]]:
 def _read(path: Path, contents: list[str], edition: Edition) -> tuple[dict[str, Volume], Defects]:
     """The volumes of a file, none if it is of no use."""
     try:
-        num_non_finite = _count_non_finite(path)
+        num_non_finite = count_non_finite(path)
         image = SimpleITK.ReadImage(str(path))
     except BROKEN as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].removeprefix("sitk::ERROR: ")
@@ -172,7 +130,7 @@ def _read(path: Path, contents: list[str], edition: Edition) -> tuple[dict[str, 
     size = image.GetSize()
     expected = () if contents == [SEGMENTATION] else edition.volumes
     if image.GetNumberOfComponentsPerPixel() != 1 or len(size) not in ((3, 4) if expected else (3,)):
-        message = f"{path} has {_numbers(size)} voxels of {image.GetPixelIDTypeAsString()}, which is no volume in 3D"
+        message = f"{path} has {listing(size)} voxels of {image.GetPixelIDTypeAsString()}, which is no volume in 3D"
         return {}, [(Kind.SHAPE, f"{message}. Fetch it anew.")]
 
     defects = []
@@ -192,29 +150,6 @@ def _read(path: Path, contents: list[str], edition: Edition) -> tuple[dict[str, 
         for index, channel in enumerate(expected)
     }
     return volumes, defects
-
-
-def _count_non_finite(path: Path) -> int:
-    """Read a file to its end and count the voxels that are NaN or infinite.
-
-    Not by SimpleITK: of a file that was cut off it reads what there is, and it reads NaN as 0.
-
-    Raises:
-        BROKEN: the file ends too early, or its check sum is wrong.
-    """
-    image: Any = nibabel.load(path)
-    dtype, offset = image.get_data_dtype(), image.dataobj.offset
-    expected = int(np.prod(image.shape)) * dtype.itemsize
-    found = num_bad = 0
-    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-        file.read(offset)
-        while chunk := file.read(dtype.itemsize << 18):
-            found += len(chunk)
-            if dtype.kind == "f" and len(chunk) % dtype.itemsize == 0:
-                num_bad += _count(~np.isfinite(np.frombuffer(chunk, dtype)))
-    if found < expected:
-        raise EOFError(f"it has {found} bytes of voxels and should have {expected}")
-    return num_bad
 
 
 # How the volumes lie
@@ -238,7 +173,7 @@ def _check_geometry(volume: Volume, reference: Volume, aligned: Callable[[Volume
     """Shape and header against the first modality's."""
     own, theirs = volume.geometry, reference.geometry
     if own.size != theirs.size:
-        message = f"{volume.title} has {_numbers(own.size)} voxels, {reference.title} has {_numbers(theirs.size)}."
+        message = f"{volume.title} has {listing(own.size)} voxels, {reference.title} has {listing(theirs.size)}."
         return [(Kind.SHAPE, f"{message} Fetch both anew: they are not of one grid.")]
     if own.is_near(theirs):
         return []
@@ -360,7 +295,3 @@ def _check_clipped(brain: np.ndarray, reference: Volume) -> Defects:
 
 def _count(array: np.ndarray) -> int:
     return int(np.count_nonzero(array))
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return f"({', '.join(f'{value:g}' for value in values)})"

@@ -30,11 +30,12 @@ import numpy as np
 import SimpleITK
 from tqdm import tqdm
 
-from nnunetv2_cfnet.data.checks import Geometry, check_case, check_unclaimed, geometry_of
+from nnunetv2_cfnet.data.checks import check_case, check_unclaimed
 from nnunetv2_cfnet.data.editions import AUTO, CHANNELS, TISSUES, Edition
 from nnunetv2_cfnet.data.findings import Finding, Kind, Severity
 from nnunetv2_cfnet.data.sources import SEGMENTATION, Source, SourceCase, find_cases
 from nnunetv2_cfnet.data.splits import make_splits
+from nnunetv2_cfnet.data.volumes import Geometry, geometry_of, write_volume
 from nnunetv2_cfnet.errors import UserError
 
 FILE_ENDING = ".nii.gz"
@@ -328,14 +329,14 @@ def convert_case(case: SourceCase, edition: Edition, folder: Path, symlink: bool
         if not labels.exists():
             segmentation = edition.to_nnunet(SimpleITK.GetArrayFromImage(_read(case.files[SEGMENTATION][0])))
             with _written(labels, folder / IN_WORK) as temporary:
-                _write(SimpleITK.GetImageFromArray(segmentation), geometry, temporary)
+                write_volume(SimpleITK.GetImageFromArray(segmentation), geometry, temporary)
 
 
 def _take_image(path: Path, geometry: Geometry, target: Path, symlink: bool) -> None:
     """Link, copy or compress an image; write it anew only where its header is to be another."""
     own = _read_geometry(path)
     if not all(np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(own, geometry, strict=True)):
-        _write(_read(path), geometry, target)
+        write_volume(_read(path), geometry, target)
     elif not path.name.endswith(FILE_ENDING):
         # without a name and a time in it, equal images make equal files
         with path.open("rb") as plain, target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
@@ -351,7 +352,7 @@ def _write_volumes(path: Path, edition: Edition, geometry: Geometry, targets: di
     image = _read(path)
     for channel, target in targets.items():
         with _written(target, in_work) as temporary:
-            _write(image[:, :, :, edition.volumes.index(channel)], geometry, temporary)
+            write_volume(image[:, :, :, edition.volumes.index(channel)], geometry, temporary)
 
 
 def _read(path: Path) -> SimpleITK.Image:
@@ -369,16 +370,6 @@ def _read_geometry(path: Path) -> Geometry:
     except RuntimeError as error:
         raise OSError(f"{path} can't be read any more: {error}") from error
     return geometry_of(reader)
-
-
-def _write(image: SimpleITK.Image, geometry: Geometry, path: Path) -> None:
-    image.SetSpacing(geometry.spacing_mm)
-    image.SetOrigin(geometry.origin_mm)
-    image.SetDirection(geometry.direction)
-    try:
-        SimpleITK.WriteImage(image, str(path), True)
-    except RuntimeError as error:
-        raise OSError(f"{path} can't be written: {error}") from error
 
 
 @contextmanager

@@ -9,13 +9,11 @@ predicted and 0 otherwise, so a few false voxels cost a whole case. Source: Isen
 Segmentation", BrainLes 2020 (doi:10.1007/978-3-030-72087-2_11).
 """
 
-import gzip
 import json
 import math
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,11 +24,11 @@ from tqdm import tqdm
 
 from nnunetv2_cfnet.data.editions import EDITIONS, TISSUES, Edition, decide_edition, editions_of
 from nnunetv2_cfnet.data.sources import find_cases
+from nnunetv2_cfnet.data.volumes import BROKEN, Geometry, count_non_finite, geometry_of, write_volume
 from nnunetv2_cfnet.errors import UserError
 
 AUTO_THRESHOLD = "auto"
 NCR, ET = TISSUES.index("NCR/NET") + 1, TISSUES.index("ET") + 1  # in nnU-Net's order
-GEOMETRY_TOLERANCE = 1e-3  # mm, and of a direction's cosine; headers of a case differ by rounding below it
 
 # Names of labels and regions in datasets for nnU-Net -> the tissues that they stand for; see _plain for the spelling.
 SPELLINGS = {
@@ -62,31 +60,6 @@ SPELLINGS = {
     ("RC",): ("resection cavity", "rc"),
 }
 TISSUES_OF = {spelling: set(tissues) for tissues, spellings in SPELLINGS.items() for spelling in spellings}
-NIFTI_HEADER_BYTES = 352
-
-
-class Geometry(NamedTuple):
-    """Where the voxels of an image lie, in SimpleITK's order (x, y, z)."""
-
-    size: tuple[int, ...]
-    spacing: tuple[float, ...]
-    origin: tuple[float, ...]
-    direction: tuple[float, ...]
-
-    @classmethod
-    def of(cls, image: SimpleITK.Image | SimpleITK.ImageFileReader) -> "Geometry":
-        """The geometry in space of an image or of a header that was read; a fourth dimension is left out."""
-        size = image.GetSize()
-        direction = np.reshape(image.GetDirection(), (len(size), len(size)))[:3, :3]
-        return cls(size[:3], image.GetSpacing()[:3], image.GetOrigin()[:3], tuple(direction.ravel().tolist()))
-
-    def difference(self, other: "Geometry") -> str | None:
-        """What differs beyond the tolerance, apart from the size."""
-        for name in ("spacing", "origin", "direction"):
-            mine, others = getattr(self, name), getattr(other, name)
-            if not np.allclose(mine, others, rtol=0, atol=GEOMETRY_TOLERANCE):
-                return f"{name} {_numbers(mine)} against {_numbers(others)}"
-        return None
 
 
 class Overlap(NamedTuple):
@@ -151,7 +124,8 @@ def export_brats(
         for name, file in tqdm(files.items(), desc="Writing", unit="case"):
             segmentation, geometry = _load(file, order)
             num_changed += _relabel_small_enhancing(segmentation, threshold)
-            _write(target.from_nnunet(segmentation), geometries.get(name, geometry), folder / f"{name}.nii.gz")
+            image = SimpleITK.GetImageFromArray(target.from_nnunet(segmentation))
+            write_volume(image, geometries.get(name, geometry), folder / f"{name}.nii.gz")
         if zip_archive:
             _write_zip(folder, archive)
             archive.replace(_zip_of(out))
@@ -372,7 +346,7 @@ def _source_geometries(like: Path, edition: Edition, files: Mapping[str, Path]) 
             reader.ReadImageInformation()
         except RuntimeError as error:
             raise UserError(f"{paths[0]} can't be read: {_last_line(error)} Unpack it again.") from None
-        geometries[name] = Geometry.of(reader)
+        geometries[name] = geometry_of(reader)
     return geometries
 
 
@@ -395,7 +369,7 @@ def _check_predictions(
             raise UserError(
                 f"{file} has {_shape(geometry)} voxels, its source has {_shape(source)}. Predict the source's images."
             )
-        if difference := geometry.difference(source):
+        if difference := geometry.differences(source):
             moved.append(f"{name}: {difference}")
     if moved:
         print(f"{len(moved)} predictions lie elsewhere than their source, whose geometry is written ({moved[0]}).")
@@ -409,7 +383,7 @@ def _load(file: Path, order: Mapping[int, str]) -> tuple[np.ndarray, Geometry]:
     segmentation = np.zeros(voxels.shape, dtype=np.uint8)
     for value, tissue in order.items():
         segmentation[voxels == value] = TISSUES.index(tissue) + 1
-    return segmentation, Geometry.of(image)
+    return segmentation, geometry_of(image)
 
 
 def _check_values(values: np.ndarray, order: Mapping[int, str], file: Path) -> None:
@@ -423,25 +397,13 @@ def _check_values(values: np.ndarray, order: Mapping[int, str], file: Path) -> N
 
 def _read(file: Path) -> SimpleITK.Image:
     try:
+        count_non_finite(file)  # reads it to its end, which SimpleITK does not need
         image = SimpleITK.ReadImage(str(file))
-        _check_whole(file, image)
-    except (RuntimeError, OSError, EOFError, zlib.error) as error:
+    except BROKEN as error:
         raise UserError(f"{file} can't be read: {_last_line(error)} Make it again, or remove it.") from None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise UserError(f"{file} is no segmentation in three dimensions: its size is {image.GetSize()}.")
     return image
-
-
-def _check_whole(file: Path, image: SimpleITK.Image) -> None:
-    """Raise EOFError for a NIfTI file that was cut off: SimpleITK reads it as if nothing were missing."""
-    if file.suffix == ".gz":
-        with gzip.open(file) as content:  # to the checksum at its end
-            while content.read(1 << 20):
-                pass
-    elif file.suffix == ".nii":
-        expected = NIFTI_HEADER_BYTES + image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
-        if file.stat().st_size < expected:
-            raise EOFError(f"it has {file.stat().st_size} of {expected} bytes")
 
 
 def _relabel_small_enhancing(segmentation: np.ndarray, threshold: int) -> bool:
@@ -451,14 +413,6 @@ def _relabel_small_enhancing(segmentation: np.ndarray, threshold: int) -> bool:
     if is_small:
         segmentation[enhancing] = NCR
     return is_small
-
-
-def _write(segmentation: np.ndarray, geometry: Geometry, file: Path) -> None:
-    image = SimpleITK.GetImageFromArray(segmentation)
-    image.SetSpacing(geometry.spacing)
-    image.SetOrigin(geometry.origin)
-    image.SetDirection(geometry.direction)
-    SimpleITK.WriteImage(image, str(file), True)
 
 
 def _write_zip(folder: Path, archive: Path) -> None:
@@ -553,10 +507,6 @@ def _folder_of(files: Mapping[str, Path]) -> Path:
 
 def _listing(order: Mapping[int, str]) -> str:
     return ", ".join(f"{value} = {order[value]}" for value in sorted(order))
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return f"({', '.join(f'{value:g}' for value in values)})"
 
 
 def _shape(geometry: Geometry) -> str:

@@ -187,7 +187,7 @@ def test_the_sources_geometry_replaces_another_and_it_is_said(tmp_path, capsys):
     assert written.GetDirection() == (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)
     assert (
         "1 predictions lie elsewhere than their source, whose geometry is written "
-        f"({name}: spacing (1, 1, 1) against (1, 1, 2))" in capsys.readouterr().out
+        f"({name}: spacing (1, 1, 1) against (1, 1, 2), " in capsys.readouterr().out
     )
 
 

@@ -1,0 +1,93 @@
+"""Reading and writing volumes: where their voxels lie, and whether their files are whole."""
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
+import numpy as np
+import SimpleITK
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+# Headers are the same up to these; NIfTI stores them as 32-bit floats, tools round them again.
+ORIGIN_TOLERANCE_MM = 1e-3
+DIRECTION_TOLERANCE = 1e-3  # of a direction cosine
+SPACING_TOLERANCE = 1e-3  # of the spacing
+
+# What nibabel, gzip and SimpleITK raise for a broken file.
+BROKEN = (OSError, EOFError, ValueError, RuntimeError, zlib.error, ImageFileError, HeaderDataError)
+
+
+class Geometry(NamedTuple):
+    """Where a 3D volume lies, in SimpleITK's order (x, y, z)."""
+
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    origin_mm: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    def is_near(self, other: "Geometry") -> bool:
+        return not self.differences(other)
+
+    def differences(self, other: "Geometry") -> str:
+        """What of the header differs by more than the tolerances, with both values."""
+        differing = []
+        if not np.allclose(self.spacing_mm, other.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
+            differing.append(("spacing", self.spacing_mm, other.spacing_mm))
+        if not np.allclose(self.origin_mm, other.origin_mm, rtol=0, atol=ORIGIN_TOLERANCE_MM):
+            differing.append(("origin", self.origin_mm, other.origin_mm))
+        if not np.allclose(self.direction, other.direction, rtol=0, atol=DIRECTION_TOLERANCE):
+            differing.append(("direction", self.direction, other.direction))
+        return ", ".join(f"{name} {listing(own)} against {listing(theirs)}" for name, own, theirs in differing)
+
+
+def geometry_of(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
+    """The geometry of an image, or of what a reader has read the header of; of a 4D image's volumes."""
+    dimension = image.GetDimension()
+    direction = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
+    return Geometry(image.GetSize()[:3], image.GetSpacing()[:3], image.GetOrigin()[:3], tuple(direction.ravel()))
+
+
+def count_non_finite(path: Path) -> int:
+    """Read a file to its end and count the voxels that are NaN or infinite.
+
+    Not by SimpleITK: of a file that was cut off it reads what there is, and it reads NaN as 0.
+
+    Raises:
+        BROKEN: the file ends too early, or its check sum is wrong.
+    """
+    image: Any = nibabel.load(path)
+    dtype, offset = image.get_data_dtype(), image.dataobj.offset
+    expected = int(np.prod(image.shape)) * dtype.itemsize
+    found = num_bad = 0
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+        file.read(offset)
+        while chunk := file.read(dtype.itemsize << 18):
+            found += len(chunk)
+            if dtype.kind == "f" and len(chunk) % dtype.itemsize == 0:
+                num_bad += int(np.count_nonzero(~np.isfinite(np.frombuffer(chunk, dtype))))
+    if found < expected:
+        raise EOFError(f"it has {found} bytes of voxels and should have {expected}")
+    return num_bad
+
+
+def write_volume(image: SimpleITK.Image, geometry: Geometry, path: Path) -> None:
+    """Write an image with another header, compressed.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    image.SetSpacing(geometry.spacing_mm)
+    image.SetOrigin(geometry.origin_mm)
+    image.SetDirection(geometry.direction)
+    try:
+        SimpleITK.WriteImage(image, str(path), True)
+    except RuntimeError as error:
+        raise OSError(f"{path} can't be written: {error}") from error
+
+
+def listing(values: tuple[float, ...]) -> str:
+    """As in (1, 1, 1.5)."""
+    return f"({', '.join(f'{value:g}' for value in values)})"
