@@ -6,20 +6,17 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from nnunetv2_cfnet.data.editions import EDITIONS
 from nnunetv2_cfnet.data.sources import find_cases
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("edition", EDITIONS)
-def test_nnunet_plans_every_edition_and_reference_labels_come_back_as_they_were(edition, new_workspace):
+@pytest.mark.parametrize("edition", ["2018", "2020", "2024", "msd"])  # a layout of each kind
+def test_nnunet_plans_the_dataset_and_reference_labels_come_back_as_they_were(edition, new_workspace):
     workspace = new_workspace()
-    told = () if len([e for e in EDITIONS.values() if e.case_name == EDITIONS[edition].case_name]) == 1 else (edition,)
+    told = ("--edition", "2024") if edition == "2024" else ()  # named as in 2023
     workspace.run("nnunetv2_cfnet", "make_phantom", "-o", "release", "--edition", edition, "-n", 5)
-    workspace.run(
-        "nnunetv2_cfnet", "convert_brats", "release", "-d", 1, "-np", 2, *("--edition", *told)[: 2 * len(told)]
-    )
+    workspace.run("nnunetv2_cfnet", "convert_brats", "release", "-d", 1, "-np", 2, *told)
     (dataset,) = workspace.raw.glob("Dataset001_*/")
     output = workspace.run(
         "nnUNetv2_plan_and_preprocess", "-d", 1, "-npfp", 1, "--no_pp", "--verify_dataset_integrity"
