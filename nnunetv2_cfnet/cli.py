@@ -157,7 +157,7 @@ def _add_convert_brats(subcommands: Subcommands) -> None:
         ("--overwrite", "replace a dataset folder that exists"),
         ("--dry-run", "check and report; write nothing"),
         ("--skip-bad", "convert the other cases where some are bad"),
-        ("--fix-headers", "where arrays align and headers do not, write the header of the case's first sequence"),
+        ("--fix-headers", "where voxels align and headers do not, write the header that most files of the case have"),
     ):
         convert.add_argument(flag, action="store_true", help=purpose)
     convert.set_defaults(run=_convert_brats)
@@ -174,7 +174,12 @@ def _add_export_brats(subcommands: Subcommands) -> None:
     export.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder that nnUNetv2_predict wrote")
     export.add_argument("-o", type=Path, required=True, metavar="OUT", help="to be written; new, or an empty folder")
     export.add_argument("--edition", choices=tuple(EDITIONS), help="default: the dataset's, or by case names")
-    export.add_argument("--like", type=Path, metavar="SOURCE", help="the release's cases, for names and geometry")
+    export.add_argument(
+        "--like",
+        type=Path,
+        metavar="SOURCE",
+        help="the release's cases that were predicted: checked against, and the geometry is taken from there",
+    )
     export.add_argument(
         "--et-threshold",
         type=_voxels_or_auto,
@@ -209,7 +214,12 @@ def _add_make_phantom(subcommands: Subcommands) -> None:
 
 
 def _voxels_or_auto(text: str) -> int | str:
-    return text if text == "auto" else int(text)
+    if text == AUTO:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of voxels, or {AUTO}") from None
 
 
 def _add_import_weights(subcommands: Subcommands) -> None:

@@ -4,7 +4,8 @@ import re
 import subprocess
 import sys
 import sysconfig
-from importlib import metadata
+from importlib import import_module, metadata
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,98 @@ def test_demo_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["demo"]) == 0
     assert cli.main(["demo", "--out", "here", "--device", "cpu"]) == 0
     assert calls == [(Path("cfnet_demo"), "auto"), (Path("here"), "cpu")]
+
+
+CONVERT = ("nnunetv2_cfnet.data.convert", "convert_brats", ("release", "-d", "3"))
+EXPORT = ("nnunetv2_cfnet.data.export", "export_brats", ("predictions", "-o", "out"))
+PHANTOM = ("nnunetv2_cfnet.data.brats_phantom", "make_phantom", ("-o", "out", "--edition", "2020", "-n", "2"))
+ARGUMENTS: dict[str, dict[str, object]] = {
+    "convert_brats": {
+        "source_folder": Path("release"),
+        "dataset_id": 3,
+        "name": None,
+        "edition": "auto",
+        "num_processes": 8,
+        "symlink": False,
+        "overwrite": False,
+        "dry_run": False,
+        "skip_bad": False,
+        "fix_headers": False,
+    },
+    "export_brats": {
+        "predictions": Path("predictions"),
+        "out": Path("out"),
+        "edition": None,
+        "like": None,
+        "et_threshold": None,
+        "cv": None,
+        "zip_archive": False,
+    },
+    "make_phantom": {
+        "folder": Path("out"),
+        "edition": "2020",
+        "num_cases": 2,
+        "plant": [],
+        "seed": 0,
+        "shape": (24, 28, 24),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "changed"),
+    [
+        (CONVERT, (), {}),
+        (CONVERT, ("-d", "4"), {"dataset_id": 4}),
+        (CONVERT, ("-n", "Tumours"), {"name": "Tumours"}),
+        (CONVERT, ("--edition", "2021"), {"edition": "2021"}),
+        (CONVERT, ("-np", "3"), {"num_processes": 3}),
+        (CONVERT, ("--symlink",), {"symlink": True}),
+        (CONVERT, ("--overwrite",), {"overwrite": True}),
+        (CONVERT, ("--dry-run",), {"dry_run": True}),
+        (CONVERT, ("--skip-bad",), {"skip_bad": True}),
+        (CONVERT, ("--fix-headers",), {"fix_headers": True}),
+        (EXPORT, (), {}),
+        (EXPORT, ("--edition", "2021"), {"edition": "2021"}),
+        (EXPORT, ("--like", "release"), {"like": Path("release")}),
+        (EXPORT, ("--et-threshold", "200"), {"et_threshold": 200}),
+        (EXPORT, ("--et-threshold", "auto"), {"et_threshold": "auto"}),
+        (EXPORT, ("--cv", "model"), {"cv": Path("model")}),
+        (EXPORT, ("--zip",), {"zip_archive": True}),
+        (PHANTOM, (), {}),
+        (PHANTOM, ("--edition", "2021"), {"edition": "2021"}),
+        (PHANTOM, ("-n", "5"), {"num_cases": 5}),
+        (PHANTOM, ("--plant", "missing", "shape"), {"plant": ["missing", "shape"]}),
+        (PHANTOM, ("--plant", "missing", "--plant", "shape"), {"plant": ["missing", "shape"]}),
+    ],
+)
+def test_each_flag_of_the_brats_commands_reaches_its_parameter(
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, str, tuple[str, ...]],
+    flags: tuple[str, ...],
+    changed: dict[str, object],
+) -> None:
+    module, function, required = command
+    calls = []
+    parameters = signature(getattr(import_module(module), function))
+
+    def record(*positional: object, **keywords: object) -> list[str]:
+        call = parameters.bind(*positional, **keywords)
+        call.apply_defaults()
+        calls.append(call.arguments)
+        return []
+
+    monkeypatch.setattr(f"{module}.{function}", record)
+    assert cli.main([function, *required, *flags]) == 0
+    assert calls == [{**ARGUMENTS[function], **changed}]
+
+
+@pytest.mark.parametrize("threshold", ["abc", "1.5", ""])
+def test_a_threshold_that_is_no_number_says_what_to_give(capsys: pytest.CaptureFixture[str], threshold: str) -> None:
+    with pytest.raises(SystemExit) as error:
+        cli.main(["export_brats", "predictions", "-o", "out", "--et-threshold", threshold])
+    assert error.value.code == 2
+    assert f"argument --et-threshold: {threshold!r}: give a number of voxels, or auto\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("version", ["2.7.3", "2.9.0"])

@@ -21,6 +21,7 @@ from nnunetv2_cfnet.data.editions import CHANNELS, EDITIONS, TISSUES, Edition
 from nnunetv2_cfnet.data.findings import Kind
 from nnunetv2_cfnet.data.phantom import SIGNALS, Tissue, make_case
 from nnunetv2_cfnet.data.sources import NAME_MAPPING, SEGMENTATION
+from nnunetv2_cfnet.data.volumes import write_image
 from nnunetv2_cfnet.errors import UserError
 
 DEFECTIVE = "T1ce"  # the channel that gets a defect
@@ -347,7 +348,7 @@ def _to_image(volume: Volume) -> SimpleITK.Image:
 
 def _write(image: SimpleITK.Image, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    SimpleITK.WriteImage(image, str(file), True)
+    write_image(image, file)
 
 
 def _write_4d(volumes: list[Volume], file: Path) -> None:

@@ -4,10 +4,13 @@ Files are read whole, one case at a time. What can be measured despite a defect 
 does not keep the others from being checked. The constants below are what counts as wrong.
 """
 
-from collections.abc import Callable
+import hashlib
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK
@@ -15,7 +18,7 @@ import SimpleITK
 from nnunetv2_cfnet.data.editions import CHANNELS, Edition
 from nnunetv2_cfnet.data.findings import Finding, Kind, Severity
 from nnunetv2_cfnet.data.sources import SEGMENTATION, Source, SourceCase
-from nnunetv2_cfnet.data.volumes import BROKEN, Geometry, count_non_finite, geometry_of, listing
+from nnunetv2_cfnet.data.volumes import BROKEN, Geometry, count_non_finite, geometry_of, listing, shared_geometry
 
 # Voxels align although headers differ: brains overlap by so much (skull-stripped by one mask, they nearly coincide), ..
 ALIGNED_DICE = 0.9
@@ -48,8 +51,24 @@ class Volume:
     def geometry(self) -> Geometry:
         return geometry_of(self.image)
 
+    @property
+    def digest(self) -> bytes:
+        return hashlib.blake2b(self.array.tobytes()).digest()
+
+
+class Inspection(NamedTuple):
+    """What was found in one case, and a digest of each modality's voxels, to be compared with other cases'."""
+
+    findings: list[Finding]
+    digests: dict[str, bytes]
+
 
 def check_case(case: SourceCase, edition: Edition) -> list[Finding]:
+    """Everything that is wrong with a case, taken alone."""
+    return inspect_case(case, edition).findings
+
+
+def inspect_case(case: SourceCase, edition: Edition) -> Inspection:
     """Everything that is wrong with a case: files, then voxels, then how they lie."""
     defects = _check_files(case, edition)
     volumes: dict[str, Volume] = {}
@@ -59,17 +78,52 @@ def check_case(case: SourceCase, edition: Edition) -> list[Finding]:
         defects += defects_of_file
     segmentation = volumes.pop(SEGMENTATION, None)
     modalities = [volumes[channel] for channel in CHANNELS if channel in volumes]
+    digests = {channel: volume.digest for channel, volume in volumes.items() if not _is_empty(volume)}
 
+    defects += _check_equal(digests, volumes)
     for volume in modalities:
         defects += _check_intensities(volume)
     if segmentation:
         defects += _check_labels(segmentation, edition)
     if modalities:
-        defects += _check_against_first(modalities, segmentation)
-    return [
+        defects += _check_against_most(modalities, segmentation)
+    findings = [
         Finding(case.name, Severity.WARNING if kind in WARNINGS else Severity.ERROR, kind, message)
         for kind, message in defects
     ]
+    return Inspection(findings, digests)
+
+
+def check_source(source: Source, inspections: Sequence[Inspection]) -> list[Finding]:
+    """What the cases tell together: equal voxels, lost segmentations, and files that no case claims."""
+    findings = []
+    first_with: dict[bytes, str] = {}
+    for case, inspection in zip(source.cases, inspections, strict=True):
+        # not within the case: that is one of its own findings
+        twins = {first_with[digest] for digest in inspection.digests.values() if digest in first_with}
+        for twin in sorted(twins):
+            message = f"has the same voxels as {twin}. Keep one of the two, or fetch them anew."
+            findings.append(Finding(case.name, Severity.ERROR, Kind.DUPLICATE, f"{case.name} {message}"))
+        first_with |= {digest: case.name for digest in inspection.digests.values() if digest not in first_with}
+    return [*findings, *_check_lost_segmentations(source), *check_unclaimed(source)]
+
+
+def _check_lost_segmentations(source: Source) -> list[Finding]:
+    """A warning for each case without a segmentation among cases that have one."""
+    folders = {case.name: _folder_of(case) for case in source.cases}
+    labelled = {folders[case.name] for case in source.cases if case.is_training}
+    message = "has no segmentation, though other cases in {} have one: it becomes a test case. Fetch it if it was lost."
+    return [
+        Finding(case.name, Severity.WARNING, Kind.MISSING, f"{case.name} {message.format(folders[case.name])}")
+        for case in source.cases
+        if not case.is_training and folders[case.name] in labelled and not re.search("Validation|Testing", case.name)
+    ]
+
+
+def _folder_of(case: SourceCase) -> Path:
+    """Where a case lies beside others: its own folder's, if it has one."""
+    folder = next(paths[0] for paths in case.files.values() if paths).parent
+    return folder.parent if folder.name == case.name else folder
 
 
 def check_unclaimed(source: Source) -> list[Finding]:
@@ -155,22 +209,24 @@ def _read(path: Path, contents: list[str], edition: Edition) -> tuple[dict[str, 
 # How the volumes lie
 
 
-def _check_against_first(modalities: list[Volume], segmentation: Volume | None) -> Defects:
-    """Everything else against the first modality, and the segmentation and the image's edge against the brain."""
-    first, *others = modalities
-    of_one_shape = [volume for volume in modalities if volume.geometry.size == first.geometry.size]
+def _check_against_most(modalities: list[Volume], segmentation: Volume | None) -> Defects:
+    """Everything against the header that most share, and the segmentation and the image's edge against the brain."""
+    volumes = [*modalities, segmentation] if segmentation else modalities
+    shared = shared_geometry([volume.geometry for volume in volumes])
+    reference = next((volume for volume in modalities if volume.geometry == shared), modalities[0])
+    of_one_shape = [volume for volume in modalities if volume.geometry.size == reference.geometry.size]
     brain = _brain(of_one_shape)
     defects = []
-    for volume in others:
-        defects += _check_geometry(volume, first, lambda volume: _aligned_brains(first, volume))
+    for volume in modalities:
+        defects += _check_geometry(volume, reference, lambda volume: _aligned_brains(reference, volume))
     if segmentation:
-        defects += _check_geometry(segmentation, first, lambda volume: _aligned_tumour(of_one_shape, brain, volume))
+        defects += _check_geometry(segmentation, reference, lambda volume: _aligned_tumour(of_one_shape, brain, volume))
         defects += _check_outside(segmentation, brain)
-    return defects + _check_clipped(brain, first)
+    return defects + _check_clipped(brain, reference)
 
 
 def _check_geometry(volume: Volume, reference: Volume, aligned: Callable[[Volume], bool]) -> Defects:
-    """Shape and header against the first modality's."""
+    """Shape and header against the reference's."""
     own, theirs = volume.geometry, reference.geometry
     if own.size != theirs.size:
         message = f"{volume.title} has {listing(own.size)} voxels, {reference.title} has {listing(theirs.size)}."
@@ -200,18 +256,37 @@ def _aligned_tumour(references: list[Volume], brain: np.ndarray, segmentation: V
 
 
 def _aligned(references: list[Volume], other: Volume) -> bool:
-    """Tell whether the other's voxels fit the references' as they lie better than mirrored along any axes.
+    """Tell whether the other's voxels fit the references' as they lie better than mirrored, or as its header has them.
 
-    A head is nearly its own mirror image: where an array was turned along with its header, brains overlap all the same,
-    and so does a tumour with the brain. To write the other header to it would put the tumour on the other side.
+    A head is nearly its own mirror image, and a shift by some voxels hardly shows: where an array was turned or moved
+    along with its header, brains overlap all the same, and so does a tumour with the brain. To write another header to
+    it would put the tumour elsewhere.
     """
     codes = [_binned(reference.array) for reference in references]
-    binned = _binned(other.array)
-    fits = []
-    for steps in product((1, -1), repeat=3):  # the first is as it lies
-        mirrored = binned[tuple(slice(None, None, step) for step in steps)]
-        fits.append(sum(_mutual_information(code, mirrored) for code in codes))
-    return fits[0] > max(fits[1:])
+
+    def fit(array: np.ndarray) -> float:
+        binned = _binned(array)
+        return sum(_mutual_information(code, binned) for code in codes)
+
+    as_it_lies = fit(other.array)
+    mirrorings = [steps for steps in product((1, -1), repeat=3) if steps != (1, 1, 1)]
+    mirrored = max(fit(other.array[tuple(slice(None, None, step) for step in steps)]) for steps in mirrorings)
+    return as_it_lies > mirrored and as_it_lies >= fit(_placed(other.image, references[0].geometry))
+
+
+def _placed(image: SimpleITK.Image, geometry: Geometry) -> np.ndarray:
+    """An image's voxels in another grid, where its own header puts them."""
+    return SimpleITK.GetArrayFromImage(
+        SimpleITK.Resample(
+            image,
+            geometry.size,
+            SimpleITK.Transform(),
+            SimpleITK.sitkNearestNeighbor,
+            geometry.origin_mm,
+            geometry.spacing_mm,
+            geometry.direction,
+        )
+    )
 
 
 def _binned(array: np.ndarray) -> np.ndarray:
@@ -242,6 +317,16 @@ def _check_labels(segmentation: Volume, edition: Edition) -> Defects:
     return []
 
 
+def _check_equal(digests: dict[str, bytes], volumes: dict[str, Volume]) -> Defects:
+    """Modalities with the same voxels."""
+    defects = []
+    for channel, other in combinations(digests, 2):
+        if digests[channel] == digests[other]:
+            message = f"{volumes[channel].title} and {volumes[other].title} have the same voxels. Fetch them anew."
+            defects.append((Kind.DUPLICATE, message))
+    return defects
+
+
 def _check_intensities(volume: Volume) -> Defects:
     highest = volume.array.max()
     if _is_empty(volume):
@@ -249,7 +334,8 @@ def _check_intensities(volume: Volume) -> Defects:
     share = _count(volume.array == highest) / _count(volume.array)
     if highest != 0 and share > SHARE_SATURATED:
         message = (
-            f"{volume.title}: {share:.1%} of the brain has the highest intensity, {highest:g}. Was it cut off there?"
+            f"{volume.title}: {share:.1%} of the brain has the highest intensity, {highest:g} "
+            f"(more than {SHARE_SATURATED:.0%}). Was it cut off there?"
         )
         return [(Kind.SATURATED, message)]
     return []
@@ -278,7 +364,13 @@ def _check_outside(segmentation: Volume, brain: np.ndarray) -> Defects:
     share = _count(tumour & ~brain) / max(1, _count(tumour))
     if share <= SHARE_OUTSIDE:
         return []
-    return [(Kind.OUTSIDE, f"{segmentation.title}: {share:.0%} of it lies outside the brain. Is it this case's?")]
+    return [
+        (
+            Kind.OUTSIDE,
+            f"{segmentation.title}: {share:.0%} of it lies outside the brain (more than {SHARE_OUTSIDE:.0%}). Is it of "
+            "this case?",
+        )
+    ]
 
 
 def _check_clipped(brain: np.ndarray, reference: Volume) -> Defects:
@@ -290,7 +382,12 @@ def _check_clipped(brain: np.ndarray, reference: Volume) -> Defects:
                 faces.append(f"{share:.0%} of the {end} slice along {name}")
     if not faces:
         return []
-    return [(Kind.CLIPPED, f"{reference.title}: the brain covers {', '.join(faces)}. Was it cut off there?")]
+    return [
+        (
+            Kind.CLIPPED,
+            f"{reference.title}: the brain covers {', '.join(faces)} (more than {SHARE_OF_FACE:.0%}). Was it cut?",
+        )
+    ]
 
 
 def _count(array: np.ndarray) -> int:

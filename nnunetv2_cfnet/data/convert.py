@@ -30,16 +30,17 @@ import numpy as np
 import SimpleITK
 from tqdm import tqdm
 
-from nnunetv2_cfnet.data.checks import check_case, check_unclaimed
+from nnunetv2_cfnet.data.checks import check_source, inspect_case
 from nnunetv2_cfnet.data.editions import AUTO, CHANNELS, TISSUES, Edition
 from nnunetv2_cfnet.data.findings import Finding, Kind, Severity
 from nnunetv2_cfnet.data.sources import SEGMENTATION, Source, SourceCase, find_cases
 from nnunetv2_cfnet.data.splits import make_splits
-from nnunetv2_cfnet.data.volumes import Geometry, geometry_of, write_volume
+from nnunetv2_cfnet.data.volumes import Geometry, geometry_of, shared_geometry, write_volume
 from nnunetv2_cfnet.errors import UserError
 
 FILE_ENDING = ".nii.gz"
 RECORD = "conversion.json"  # of an unfinished folder: what is converted, and how
+SPLITS = "splits_final.json"
 IN_WORK = ".in_work"  # of an unfinished folder: files that are being written
 Result = TypeVar("Result")
 
@@ -88,10 +89,11 @@ def convert_brats(
         overwrite: replace the dataset's folder, once the new one is complete.
         dry_run: check and say what would be written, and write nothing.
         skip_bad: leave out cases with errors.
-        fix_headers: where only headers differ, write the first modality's.
+        fix_headers: where only headers differ, write the one that most files of the case have.
 
     Raises:
-        UserError: something that the user can mend, before anything but the table of findings is written.
+        UserError: something that the user can mend; before anything but the table of findings is written, unless a
+            process was killed.
     """
     if num_processes < 1:
         raise UserError(f"{num_processes} processes can't do anything: give -np at least 1.")
@@ -100,9 +102,10 @@ def convert_brats(
     target = _choose_target(raw, dataset_id, name or f"BraTS{source.edition.name.upper()}", source, overwrite)
     _print_source(source, decided=edition == AUTO)
 
-    check = partial(check_case, edition=source.edition)
-    findings = [finding for found in _in_parallel(check, source.cases, num_processes, "checking") for finding in found]
-    findings += check_unclaimed(source)
+    inspect = partial(inspect_case, edition=source.edition)
+    inspections = _in_parallel(inspect, source.cases, num_processes, "checking")
+    findings = [finding for inspection in inspections for finding in inspection.findings]
+    findings += check_source(source, inspections)
     if fix_headers:
         findings = [f._replace(severity=Severity.REPAIRED) if f.kind is Kind.HEADER else f for f in findings]
     _print_findings(findings)
@@ -130,7 +133,10 @@ def convert_brats(
         raise
     _write_descriptions(target, source.edition, cases)
     _finish(target)
-    print(f"{target.folder} has {_count(cases)}. Next: nnunetv2_cfnet plan_and_preprocess -d {dataset_id}")
+    following = (
+        f" Next: nnunetv2_cfnet plan_and_preprocess -d {dataset_id}" if any(case.is_training for case in cases) else ""
+    )
+    print(f"{target.folder} has {_count(cases)}.{following}")
 
 
 # Before the conversion
@@ -306,7 +312,7 @@ def _open_unfinished(folder: Path, record: dict) -> None:
 def convert_case(case: SourceCase, edition: Edition, folder: Path, symlink: bool) -> None:
     """Write what is missing of a case.
 
-    All its files get the first modality's header: nnU-Net takes no images whose spacings differ, however little.
+    All its files get the header that most of them have: nnU-Net takes no images whose spacings differ, however little.
 
     Args:
         folder: of the dataset.
@@ -317,7 +323,7 @@ def convert_case(case: SourceCase, edition: Edition, folder: Path, symlink: bool
         channel: images_folder / f"{case.name}_{number:04d}{FILE_ENDING}" for number, channel in enumerate(CHANNELS)
     }
     missing = {channel: path for channel, path in images.items() if not path.exists()}
-    geometry = _read_geometry(case.files[CHANNELS[0]][0])
+    geometry = shared_geometry([_read_geometry(paths[0]) for paths in case.files.values()])
     if edition.volumes and missing:
         _write_volumes(case.files[CHANNELS[0]][0], edition, geometry, missing, folder / IN_WORK)
     else:
@@ -406,23 +412,33 @@ def _write_descriptions(target: Target, edition: Edition, cases: Sequence[Source
         license="the release's",
         converted_by="nnunetv2_cfnet convert_brats",
         edition=edition.name,
-        source_cases={case.name: case.name for case in cases},
+        source_cases={case.name: case.name for case in cases},  # the same here; export_brats takes others too
         label_order=label_order,
     )
     splits = make_splits(training)
     if splits:
-        (target.unfinished / "splits_final.json").write_text(json.dumps(splits, indent=4))
-        print("splits_final.json: five folds, each patient in one, each grade in all as far as it is told.")
-    else:
+        (target.unfinished / SPLITS).write_text(json.dumps(splits, indent=4))
+        print("splits_final.json: five folds, each patient in one; grades are spread where five patients share one.")
+    elif training:
         print("No splits_final.json: five folds take at least five patients with segmentation. Train with fold all.")
+    _warn_of_older_splits(target.folder.name, splits)
+
+
+def _warn_of_older_splits(dataset: str, splits: list | None) -> None:
+    """nnU-Net keeps the splits of an earlier planning, and fails without a word where they differ."""
+    older = Path(os.environ.get("nnUNet_preprocessed", ""), dataset, SPLITS)
+    if older.is_file() and older.read_text() != json.dumps(splits, indent=4):
+        print(f"{older} is of an earlier conversion: remove it before you plan, or nnU-Net stops there.")
 
 
 def _finish(target: Target) -> None:
     """Give the unfinished folder its name, in place of an earlier one."""
     shutil.rmtree(target.unfinished / IN_WORK)
-    (target.unfinished / RECORD).unlink()
-    if target.folder.exists():
+    if target.folder.is_symlink():
+        target.folder.unlink()
+    elif target.folder.exists():
         shutil.rmtree(target.replaced, ignore_errors=True)
         target.folder.rename(target.replaced)
     target.unfinished.rename(target.folder)
+    (target.folder / RECORD).unlink()  # last: killed before, the same command goes on
     shutil.rmtree(target.replaced, ignore_errors=True)

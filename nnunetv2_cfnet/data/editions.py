@@ -85,7 +85,8 @@ def _relabel(segmentation: np.ndarray, mapping: dict[int, int], edition: str) ->
 _UNTIL_2021 = {"NCR/NET": 1, "ED": 2, "ET": 4}
 _SUFFIXES_UNTIL_2021 = {"T1": "_t1", "T1ce": "_t1ce", "T2": "_t2", "FLAIR": "_flair", "seg": "_seg"}
 _SUFFIXES_SINCE_2023 = {"T1": "-t1n", "T1ce": "-t1c", "T2": "-t2w", "FLAIR": "-t2f", "seg": "-seg"}
-_GLI = re.compile(r"(?P<patient>BraTS-GLI-\d+)-\d+")
+# glioma, and glioma of sub-Saharan Africa; other tumours of these years (PED, ..) number their tissues differently
+_SINCE_2023 = re.compile(r"(?P<patient>BraTS-(?:GLI|SSA)-\d+)-\d+")
 
 EDITIONS = {
     edition.name: edition
@@ -93,11 +94,14 @@ EDITIONS = {
         Edition("2018", re.compile(r"(?P<patient>Brats18_\w+)_\d+"), _UNTIL_2021, _SUFFIXES_UNTIL_2021),
         Edition("2019", re.compile(r"(?P<patient>BraTS19_\w+)_\d+"), _UNTIL_2021, _SUFFIXES_UNTIL_2021),
         Edition(
-            "2020", re.compile(r"(?P<patient>BraTS20_(?:Training|Validation)_\d+)"), _UNTIL_2021, _SUFFIXES_UNTIL_2021
+            "2020",
+            re.compile(r"(?P<patient>BraTS20_(?:Training|Validation|Testing)_\d+)"),
+            _UNTIL_2021,
+            _SUFFIXES_UNTIL_2021,
         ),
         Edition("2021", re.compile(r"(?P<patient>BraTS2021_\d+)"), _UNTIL_2021, _SUFFIXES_UNTIL_2021),
-        Edition("2023", _GLI, {"NCR/NET": 1, "ED": 2, "ET": 3}, _SUFFIXES_SINCE_2023),
-        Edition("2024", _GLI, {"NCR/NET": 1, "ED": 2, "ET": 3, "RC": 4}, _SUFFIXES_SINCE_2023),
+        Edition("2023", _SINCE_2023, {"NCR/NET": 1, "ED": 2, "ET": 3}, _SUFFIXES_SINCE_2023),
+        Edition("2024", _SINCE_2023, {"NCR/NET": 1, "ED": 2, "ET": 3, "RC": 4}, _SUFFIXES_SINCE_2023),
         Edition(
             "msd",
             re.compile(r"(?P<patient>BRATS_\d+)"),

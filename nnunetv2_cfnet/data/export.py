@@ -4,6 +4,9 @@
                             -> small enhancing tumour becomes necrotic core, if asked for
                             -> the edition's labels, the source's name and geometry, in OUT
 
+Names are those of the predictions, or what dataset.json's source_cases calls them. Where the source is given, they are
+checked against it and lie where it lies.
+
 The rule for small enhancing tumour is that of BraTS 2020's winner: BraTS scores a case without ET 1 if none is
 predicted and 0 otherwise, so a few false voxels cost a whole case. Source: Isensee et al., "nnU-Net for Brain Tumor
 Segmentation", BrainLes 2020 (doi:10.1007/978-3-030-72087-2_11).
@@ -16,18 +19,17 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import SimpleITK
 from tqdm import tqdm
 
-from nnunetv2_cfnet.data.editions import EDITIONS, TISSUES, Edition, decide_edition, editions_of
+from nnunetv2_cfnet.data.editions import AUTO, EDITIONS, TISSUES, Edition, decide_edition, editions_of
 from nnunetv2_cfnet.data.sources import find_cases
 from nnunetv2_cfnet.data.volumes import BROKEN, Geometry, count_non_finite, geometry_of, write_volume
 from nnunetv2_cfnet.errors import UserError
 
-AUTO_THRESHOLD = "auto"
 NCR, ET = TISSUES.index("NCR/NET") + 1, TISSUES.index("ET") + 1  # in nnU-Net's order
 
 # Names of labels and regions in datasets for nnU-Net -> the tissues that they stand for; see _plain for the spelling.
@@ -85,13 +87,13 @@ def export_brats(
     cv: Path | None = None,
     zip_archive: bool = False,
 ) -> None:
-    """Write predictions with an edition's labels and names, and say what was done.
+    """Write predictions with an edition's labels under the source's names, and say what was done.
 
     Args:
         predictions: a folder that nnUNetv2_predict wrote; its dataset.json tells which label is which tissue.
         out: must be new or empty; it is there complete or not at all.
         edition: a name of EDITIONS; without it what dataset.json records, or what the case names tell.
-        like: the release's folder of these cases; names and geometry are taken from there.
+        like: the release's cases that were predicted; names are checked against it, and geometry is taken from there.
         et_threshold: cases with fewer voxels of enhancing tumour get them as NCR/NET; "auto" chooses it with `cv`.
         cv: model folder with cross-validation predictions.
         zip_archive: also write OUT.zip.
@@ -198,7 +200,7 @@ def choose_threshold(model_folder: Path) -> int:
     json_file = model_folder / "dataset.json"
     dataset_json = _read_json(json_file, "Give --cv the model folder, the one with fold_0, fold_1, ..")
     order = read_label_order(dataset_json, json_file)
-    pairs = _cross_validation_files(model_folder, dataset_json.get("file_ending", ".nii.gz"))
+    pairs = _cross_validation_files(model_folder, _file_ending(dataset_json, json_file))
     overlaps = [
         _overlap(prediction, reference, order)
         for prediction, reference in tqdm(pairs, desc="Cross-validation", unit="case")
@@ -231,24 +233,35 @@ def _zip_of(out: Path) -> Path:
 
 
 def _check_threshold(et_threshold: int | Literal["auto"] | None, cv: Path | None) -> None:
-    if et_threshold == AUTO_THRESHOLD and cv is None:
+    if et_threshold == AUTO and cv is None:
         raise UserError("--et-threshold auto needs --cv MODEL_FOLDER, whose cross-validation it is chosen with.")
-    if et_threshold != AUTO_THRESHOLD and cv is not None:
+    if et_threshold != AUTO and cv is not None:
         raise UserError(f"--cv {cv} is used by --et-threshold auto only: give both or none.")
     if isinstance(et_threshold, int) and et_threshold < 0:
         raise UserError(f"--et-threshold {et_threshold}: give a number of voxels, 0 or more.")
 
 
 def _read_json(file: Path, way_out: str) -> dict:
+    content = _parse_json(file, way_out)
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds no JSON object. {way_out}")
+    return content
+
+
+def _parse_json(file: Path, way_out: str) -> Any:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file} does not exist. {way_out}") from None
     except ValueError as error:
         raise UserError(f"{file} is no JSON ({error}). {way_out}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds no JSON object. {way_out}")
-    return content
+
+
+def _file_ending(dataset_json: dict, file: Path) -> str:
+    ending = dataset_json.get("file_ending", ".nii.gz")
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise UserError(f'{file}: file_ending is {json.dumps(ending)}; it must be the ending of the files, ".nii.gz".')
+    return ending
 
 
 def _plain(name: str) -> str:
@@ -267,7 +280,12 @@ def _check_class_order(named: Mapping[str, Sequence[int]], dataset_json: dict, f
     """nnU-Net writes a region's entry of regions_class_order, later regions over earlier ones: it must be the label."""
     if all(len(values) == 1 for values in named.values()):
         return
-    class_order = dataset_json.get("regions_class_order") or []
+    class_order = dataset_json.get("regions_class_order", [])
+    if not isinstance(class_order, list) or any(type(label) is not int for label in class_order):
+        raise UserError(
+            f"{file}: regions_class_order is {json.dumps(class_order)}; it must list the labels of the regions, such "
+            "as [1, 2, 3]. Copy the file from the model folder."
+        )
     written = {value: label for values, label in zip(named.values(), class_order, strict=False) for value in values}
     if len(class_order) != len(named) or any(value != label for value, label in written.items()):
         raise UserError(
@@ -279,20 +297,28 @@ def _check_class_order(named: Mapping[str, Sequence[int]], dataset_json: dict, f
 
 def _prediction_files(predictions: Path, dataset_json: dict) -> dict[str, Path]:
     """The predictions by the source's case names, which convert_brats records under "source_cases"."""
-    ending = dataset_json.get("file_ending", ".nii.gz")
+    json_file = predictions / "dataset.json"
+    ending = _file_ending(dataset_json, json_file)
     names = dataset_json.get("source_cases", {})
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UserError(
+            f"{json_file}: source_cases must give each case the source's name, such as "
+            '{"case_1": "BraTS20_Validation_001"}. Copy the file from the model folder, or remove source_cases from it.'
+        )
     files: dict[str, Path] = {}
     for path in sorted(predictions.iterdir()):
         if not path.name.endswith(ending) or path.name.startswith(".") or not path.is_file():
             continue
         case = path.name.removesuffix(ending)
         name = names.get(case, case)
-        if name != Path(name).name:
-            raise UserError(f"{predictions / 'dataset.json'}: {name!r}, the source's name of {case}, is no file name.")
+        if not name or name != Path(name).name:
+            raise UserError(
+                f"{json_file}: {name!r}, the source's name of {case}, is no file name. Mend it in source_cases."
+            )
         if name in files:
             raise UserError(
                 f"{files[name]} and {path} would both be written as {name}.nii.gz: mend source_cases in "
-                f"{predictions / 'dataset.json'}, or remove one of them."
+                f"{json_file}, or remove one of them."
             )
         files[name] = path
     if not files:
@@ -459,7 +485,10 @@ def _reference_files(model_folder: Path, ending: str) -> tuple[dict[str, Path], 
     plans_file = model_folder / "plans.json"
     dataset = model_folder.resolve().parent.name  # where nnU-Net trains it
     if plans_file.exists():  # which knows the dataset wherever the folder was moved to
-        dataset = _read_json(plans_file, "Copy it from where the model was trained.").get("dataset_name", dataset)
+        way_out = "Copy it from where the model was trained."
+        dataset = _read_json(plans_file, way_out).get("dataset_name", dataset)
+        if not isinstance(dataset, str):
+            raise UserError(f"{plans_file}: dataset_name is {json.dumps(dataset)}, no name. {way_out}")
     tried = []
     for variable, subfolder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):
         if variable not in os.environ:
@@ -471,13 +500,24 @@ def _reference_files(model_folder: Path, ending: str) -> tuple[dict[str, Path], 
             splits_file = folder.parent / "splits_final.json"
             if not splits_file.exists():
                 return labels, set(labels)
-            splits = json.loads(splits_file.read_text(encoding="utf-8"))
-            return labels, {case for split in splits for case in split["val"]}
+            return labels, _left_out_cases(splits_file)
         tried.append(f"nothing in {folder}")
     raise UserError(
         f"The labels of {dataset}, which {model_folder} was trained on, are not found: {'; '.join(tried)}. Set "
         "nnU-Net's folders as for the training."
     )
+
+
+def _left_out_cases(splits_file: Path) -> set[str]:
+    way_out = "Put the file there that the model was trained with."
+    splits = _parse_json(splits_file, way_out)
+    try:
+        left_out = [case for split in splits for case in split["val"]]
+    except (KeyError, TypeError):
+        left_out = [None]
+    if not all(isinstance(case, str) for case in left_out):
+        raise UserError(f'{splits_file} does not list cases under "val" in each of its splits. {way_out}')
+    return set(left_out)
 
 
 def _overlap(prediction: Path, reference: Path, order: Mapping[int, str]) -> Overlap:

@@ -1,6 +1,7 @@
 """Cases of a BraTS release, wherever its folders put them."""
 
 import csv
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from nnunetv2_cfnet.errors import UserError
 NIFTI = (".nii.gz", ".nii")
 SEGMENTATION = "seg"
 NAME_MAPPING = "name_mapping.csv"
+NO_ID = ("", "-", "na", "n/a", "nan", "none")  # what tables write where there is none, in any case
 
 
 @dataclass
@@ -48,21 +50,23 @@ def find_cases(folder: Path, edition: str = AUTO) -> Source:
     """Find the cases of a release: case folders, HGG/ and LGG/, flat, or nested; .nii and .nii.gz; MSD's 4D files.
 
     Args:
-        folder: searched with all its subfolders.
-        edition: a name of EDITIONS, or "auto" to decide from the case names.
+        folder: searched with all its subfolders, linked ones too.
+        edition: a name of EDITIONS, or "auto" to decide from the case names. Where it is given and no file has a
+            BraTS name, any name before a channel's suffix is a case's.
 
     Raises:
-        UserError: no folder, no cases, or names that do not settle the edition.
+        UserError: no folder, no cases, names that do not settle the edition, or a name_mapping.csv that cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give the one that the release was unpacked to.")
-    files = sorted(path for path in folder.rglob("*") if path.name.endswith(NIFTI) and path.is_file())
-    files = [path for path in files if not any(part.startswith((".", "__MACOSX")) for part in _below(folder, path))]
-    candidates = list(EDITIONS.values()) if edition == AUTO else [EDITIONS[edition]]
+    files = _files_below(folder)
+    images = [path for path in files if path.name.endswith(NIFTI)]
+    claims = [_claim(path, EDITIONS.values()) for path in images]
+    if edition != AUTO and not any(name for name, _ in claims):
+        claims = [_claim(path, [EDITIONS[edition]], any_name=True) for path in images]
     cases: dict[str, SourceCase] = {}
     unclaimed = []
-    for path in files:
-        name, contents = _claim(path, candidates, any_name=edition != AUTO)
+    for path, (name, contents) in zip(images, claims, strict=True):
         if name is None:
             unclaimed.append(path)
             continue
@@ -76,7 +80,7 @@ def find_cases(folder: Path, edition: str = AUTO) -> Source:
     else:
         decided = EDITIONS[edition]
         _check_given(decided, cases, folder)
-    _group_patients(cases.values(), sorted(folder.rglob(NAME_MAPPING)))
+    _group_patients(cases.values(), [path for path in files if path.name == NAME_MAPPING])
     return Source(folder, decided, [cases[name] for name in sorted(cases)], unclaimed)
 
 
@@ -85,11 +89,29 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
+def _files_below(folder: Path) -> list[Path]:
+    """All files, sorted, without hidden ones and what macOS adds to archives."""
+    files: list[Path] = []
+    visited = set()  # links may lead in circles
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(parent) in visited:
+            folders.clear()
+            continue
+        visited.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        files += [path for name in names if not _is_hidden(name) and (path := Path(parent, name)).is_file()]
+    return sorted(files)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
+
+
 def _below(folder: Path, path: Path) -> tuple[str, ...]:
     return path.relative_to(folder).parts
 
 
-def _claim(path: Path, candidates: Iterable[Edition], any_name: bool) -> tuple[str | None, tuple[str, ...]]:
+def _claim(path: Path, candidates: Iterable[Edition], any_name: bool = False) -> tuple[str | None, tuple[str, ...]]:
     """The case that a file belongs to and what it holds of it: channels, or the segmentation."""
     for edition in candidates:
         if edition.volumes:
@@ -128,24 +150,43 @@ def _check_given(edition: Edition, cases: Iterable[str], folder: Path) -> None:
 def _group_patients(cases: Iterable[SourceCase], mappings: Iterable[Path]) -> None:
     """Set each case's patient, and the grade that no folder told."""
     patients: dict[str, str] = {}  # each ID of a patient -> one that stands for all
-    grades: dict[str, str | None] = {}
-    for mapping in mappings:
-        with mapping.open(newline="", encoding="utf-8-sig") as table:
-            for row in csv.DictReader(table):
-                ids = [
-                    value for key, value in row.items() if key and key.endswith("_ID") and value not in ("", "NA", None)
-                ]
-                keys = [_patient_of(name) for name in ids]
-                roots = {patients.get(key, key) for key in keys}
-                for key, root in list(patients.items()):
-                    if root in roots:
-                        patients[key] = min(roots)
-                patients |= {key: min(roots) for key in keys}
-                grades |= {name: row.get("Grade") for name in ids}
+    grades: dict[str, str] = {}
+    for row in (row for mapping in mappings for row in _read_mapping(mapping)):
+        ids = [value for column, value in row.items() if column.endswith("_ID") and value]
+        keys = [_patient_of(name) for name in ids]
+        roots = {patients.get(key, key) for key in keys}
+        for key, root in list(patients.items()):
+            if root in roots:
+                patients[key] = min(roots)
+        patients |= {key: min(roots) for key in keys}
+        if row.get("Grade"):
+            grades |= {name: row["Grade"] for name in ids}
     for case in cases:
         own = _patient_of(case.name)
         case.patient = patients.get(own, own)
-        case.grade = case.grade or grades.get(case.name) or None
+        case.grade = case.grade or grades.get(case.name)
+
+
+def _read_mapping(file: Path) -> list[dict[str, str]]:
+    """Rows of a name_mapping.csv, values by column; "" where the table says that there is none."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 ({error}): save it as a CSV in UTF-8, or take it away.") from error
+    header = lines[0] if lines else ""
+    rows = csv.reader(lines, delimiter=max(",;\t", key=header.count))
+    columns = [column.strip() for column in next(rows, [])]
+    if not any(column.endswith("_ID") for column in columns):
+        raise UserError(
+            f"{file} has no column whose name ends in _ID, such as BraTS_2020_subject_ID (its first line: "
+            f"{header[:100]!r}), so that it does not tell which cases are of one patient. Put the release's own table "
+            "there, or take it away."
+        )
+    values = ([value.strip() for value in row] for row in rows)
+    return [
+        {column: "" if value.lower() in NO_ID else value for column, value in zip(columns, row, strict=False)}
+        for row in values
+    ]
 
 
 def _patient_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,17 @@ DIRECTION_TOLERANCE = 1e-3  # of a direction cosine
 SPACING_TOLERANCE = 1e-3  # of the spacing
 
 # What nibabel, gzip and SimpleITK raise for a broken file.
-BROKEN = (OSError, EOFError, ValueError, RuntimeError, zlib.error, ImageFileError, HeaderDataError)
+BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+)
 
 
 class Geometry(NamedTuple):
@@ -41,6 +52,11 @@ class Geometry(NamedTuple):
         if not np.allclose(self.direction, other.direction, rtol=0, atol=DIRECTION_TOLERANCE):
             differing.append(("direction", self.direction, other.direction))
         return ", ".join(f"{name} {listing(own)} against {listing(theirs)}" for name, own, theirs in differing)
+
+
+def shared_geometry(geometries: Sequence[Geometry]) -> Geometry:
+    """The one that most of them are near, the first of equally many: what the others are measured against."""
+    return max(geometries, key=lambda one: sum(one.size == other.size and one.is_near(other) for other in geometries))
 
 
 def geometry_of(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
@@ -82,10 +98,20 @@ def write_volume(image: SimpleITK.Image, geometry: Geometry, path: Path) -> None
     image.SetSpacing(geometry.spacing_mm)
     image.SetOrigin(geometry.origin_mm)
     image.SetDirection(geometry.direction)
+    write_image(image, path)
+
+
+def write_image(image: SimpleITK.Image, path: Path) -> None:
+    """Write an image, compressed, and read it to its end: SimpleITK says nothing of a disk that is full.
+
+    Raises:
+        OSError: it can't be written.
+    """
     try:
         SimpleITK.WriteImage(image, str(path), True)
-    except RuntimeError as error:
-        raise OSError(f"{path} can't be written: {error}") from error
+        count_non_finite(path)
+    except BROKEN as error:
+        raise OSError(f"{path} can't be written (a full disk?): {error}") from error
 
 
 def listing(values: tuple[float, ...]) -> str:

@@ -1,6 +1,7 @@
 """Every defect that the phantom can plant, and those that only a file written by hand has."""
 
 import gzip
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import SimpleITK
 
 from nnunetv2_cfnet.data.brats_phantom import make_phantom
-from nnunetv2_cfnet.data.checks import check_case, check_unclaimed
+from nnunetv2_cfnet.data.checks import Inspection, check_case, check_source, check_unclaimed, inspect_case
 from nnunetv2_cfnet.data.editions import EDITIONS
 from nnunetv2_cfnet.data.findings import Finding, Kind, Severity
 from nnunetv2_cfnet.data.sources import find_cases
@@ -73,9 +74,9 @@ PLANTED = {
     "with --edition.",
     Kind.NON_FINITE: f"{FILE} has 1 voxels that are NaN or infinite. Set them to what they should be.",
     Kind.EMPTY: f"{FILE} is empty: all its voxels are 0. Fetch it anew.",
-    Kind.OUTSIDE: f"{SEG}: 30% of it lies outside the brain. Is it this case's?",
-    Kind.CLIPPED: f"{FIRST}: the brain covers 37% of the last slice along z. Was it cut off there?",
-    Kind.SATURATED: f"{FILE}: 5.1% of the brain has the highest intensity, 190. Was it cut off there?",
+    Kind.OUTSIDE: f"{SEG}: 30% of it lies outside the brain (more than 5%). Is it of this case?",
+    Kind.CLIPPED: f"{FIRST}: the brain covers 37% of the last slice along z (more than 10%). Was it cut?",
+    Kind.SATURATED: f"{FILE}: 5.1% of the brain has the highest intensity, 190 (more than 1%). Was it cut off there?",
     Kind.UNCLAIMED: f"{CASE}/{CASE}_brainmask.nii.gz belongs to no case and is left out: give it the name of edition "
     "2021 if it should.",
 }
@@ -243,3 +244,63 @@ def test_a_brain_that_only_touches_the_edge_is_not_clipped(release):
         array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file(release, content))))
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array[box]), str(file(release, content)))
     assert check(release) == []
+
+
+def rolled(voxels: int) -> dict:
+    """An array moved along x together with its header: in space, nothing has moved."""
+    return {
+        "voxels": lambda array: np.roll(array, voxels, axis=2),
+        "header": lambda image: image.SetOrigin((-float(voxels), *image.GetOrigin()[1:])),
+    }
+
+
+@pytest.mark.parametrize("content", ["seg", "t2"])
+@pytest.mark.parametrize("voxels", [1, 2])
+def test_what_was_moved_along_with_its_header_is_not_called_aligned(release, content, voxels):
+    """To write another header to it would move it."""
+    change(file(release, content), **rolled(voxels))
+    (finding,) = check(release)
+    assert finding.kind is Kind.GEOMETRY
+
+
+def test_the_header_that_most_files_have_is_the_right_one(release):
+    change(file(release, "t1"), header=lambda image: image.SetSpacing((1, 1, 2)))
+    (finding,) = check(release)
+    assert finding.kind is Kind.HEADER
+    assert finding.message.startswith(f"{FIRST} has another header than {FILE}: spacing (1, 1, 2) against (1, 1, 1)")
+
+
+def test_equal_voxels_are_duplicates_within_a_case_and_between_cases(tmp_path):
+    names = make_phantom(tmp_path, "2021", 3)
+    folders = [next(tmp_path.rglob(name)) for name in names]
+    shutil.copy(folders[0] / f"{names[0]}_t1.nii.gz", folders[0] / f"{names[0]}_t1ce.nii.gz")
+    shutil.copy(folders[1] / f"{names[1]}_t2.nii.gz", folders[2] / f"{names[2]}_t2.nii.gz")
+    source = find_cases(tmp_path)
+    inspections = [inspect_case(case, source.edition) for case in source.cases]
+    (within,) = inspections[0].findings
+    assert within.kind is Kind.DUPLICATE
+    assert within.message.endswith("_t1ce.nii.gz have the same voxels. Fetch them anew.")
+    (between,) = check_source(source, inspections)
+    assert between[:3] == (names[2], Severity.ERROR, Kind.DUPLICATE)
+    assert between.message == (
+        f"{names[2]} has the same voxels as {names[1]}. Keep one of the two, or fetch them anew."
+    )
+
+
+def test_a_case_that_lost_its_segmentation_is_warned_of_and_a_validation_case_is_not(tmp_path):
+    names = make_phantom(tmp_path, "2020", 2)
+    next(tmp_path.rglob(f"{names[0]}_seg.nii*")).unlink()
+    source = find_cases(tmp_path)
+    (finding,) = check_source(source, [Inspection([], {})] * len(source.cases))
+    assert finding[:3] == (names[0], Severity.WARNING, Kind.MISSING)
+    assert "has no segmentation, though other cases in " in finding.message
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e30])
+def test_a_damaged_header_is_a_finding(release, value):
+    """vox_offset is a float at byte 108 of a NIfTI header."""
+    path = file(release, "t1ce")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[108:112] = np.float32(value).tobytes()
+    path.write_bytes(gzip.compress(bytes(content)))
+    assert [finding.kind for finding in check(release)] == [Kind.UNREADABLE]

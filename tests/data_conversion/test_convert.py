@@ -5,10 +5,12 @@ import gzip
 import json
 import multiprocessing.dummy
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from nnunetv2_cfnet.data.brats_phantom import make_phantom
 from nnunetv2_cfnet.data.convert import convert_brats
 from nnunetv2_cfnet.data.editions import CHANNELS, EDITIONS
 from nnunetv2_cfnet.data.sources import find_cases
+from nnunetv2_cfnet.data.volumes import count_non_finite
 from nnunetv2_cfnet.errors import UserError
 
 OPEN_MS = Path(__file__).parents[1] / "data" / "open_ms"
@@ -361,7 +364,7 @@ def test_refusals_name_the_way_out(raw, tmp_path, monkeypatch):
     assert refusal(release, num_processes=0) == "0 processes can't do anything: give -np at least 1."
     with pytest.raises(UserError, match=r"^1000 is no dataset ID of nnU-Net: give -d a number from 1 to 999\.$"):
         convert_brats(release, 1000)
-    with pytest.raises(UserError, match="holds no cases of edition 2023"):
+    with pytest.raises(UserError, match="is named as in 2021, --edition says 2023"):
         convert_brats(release, 8, edition="2023")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
     assert refusal(release) == (
@@ -381,14 +384,34 @@ def test_names_of_2023_and_2024_do_not_tell_the_labels(raw, tmp_path):
     convert_brats(release, 7, edition="2024")
 
 
+def test_a_full_disk_is_one_message_and_no_file_is_torn(raw, tmp_path):
+    """No file may grow beyond 2 KiB, which SimpleITK does not notice; two need the same header as the others."""
+    release = write_phantom(tmp_path / "release", num_cases=2, plant=("header", "header"))
+    command = Path(sysconfig.get_path("scripts"), "nnunetv2_cfnet")
+    result = subprocess.run(
+        [command, "convert_brats", release, "-d", "7", "-np", "1", "--fix-headers"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048)),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(raw.glob("Dataset007*/"))
+    for written in raw.rglob("*.nii.gz"):
+        assert count_non_finite(written) == 0
+
+
 @pytest.mark.usefixtures("in_this_process")
-def test_a_disk_that_is_full_is_an_error_of_the_disk(raw, tmp_path, monkeypatch):
-    """SimpleITK raises RuntimeError; the command line turns OSError into a message."""
-    release = write_phantom(tmp_path / "release")
-    monkeypatch.setattr(convert.SimpleITK, "WriteImage", lambda *_: (_ for _ in ()).throw(RuntimeError("no space")))
-    with pytest.raises(OSError, match=r"BraTS2021_00000\.nii\.gz can't be written: no space"):
-        convert_brats(release, 7)
-    assert not list(raw.glob("Dataset*_BraTS2021"))
+def test_splits_of_an_earlier_conversion_are_warned_of(raw, tmp_path, monkeypatch, capsys):
+    older = tmp_path / "preprocessed" / "Dataset007_BraTS2021" / "splits_final.json"
+    older.parent.mkdir(parents=True)
+    older.write_text("[]")
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    convert_brats(write_phantom(tmp_path / "release", num_cases=6), 7)
+    assert f"{older} is of an earlier conversion: remove it before you plan" in capsys.readouterr().out
+    shutil.copy(raw / "Dataset007_BraTS2021" / "splits_final.json", older)
+    convert_brats(tmp_path / "release", 7, overwrite=True)
+    assert "earlier conversion" not in capsys.readouterr().out
 
 
 # Interruptions

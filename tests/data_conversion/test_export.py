@@ -265,6 +265,16 @@ def test_a_class_order_that_contradicts_the_regions_is_refused(tmp_path):
     assert "regions_class_order [2, 1, 3] writes other values than the regions" in refuse(tmp_path, edition="2020")
 
 
+@pytest.mark.parametrize("class_order", [3, True, None, {"1": 1}, "123", [1, "2", 3], [1, [2], 3]])
+def test_a_class_order_that_is_no_list_of_labels_is_refused(tmp_path, class_order):
+    dataset_json = {"labels": REGIONS_OF_NNUNET, "regions_class_order": class_order}
+    write_predictions(tmp_path / "predictions", {"case": with_enhancing(2)}, dataset_json)
+    assert (
+        f"{tmp_path / 'predictions' / 'dataset.json'}: regions_class_order is {json.dumps(class_order)}; it must list "
+        "the labels of the regions, such as [1, 2, 3]. Copy the file from the model folder."
+    ) in refuse(tmp_path, edition="2020")
+
+
 @pytest.mark.parametrize("order", [{"ED": 1, "core": 2}, {"ED": 1, "ET": 1}, {"ED": 0}, {"ED": [1]}, {}, [1, 2]])
 def test_a_label_order_that_is_none_is_refused(order):
     with pytest.raises(
@@ -361,6 +371,28 @@ def test_source_names_that_clash_or_leave_the_folder_are_refused(tmp_path):
     assert "would both be written as b.nii.gz: mend source_cases" in refuse(tmp_path, edition="2020")
     write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": "../a"}})
     assert "'../a', the source's name of a, is no file name" in refuse(tmp_path, edition="2020")
+    write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": ""}})
+    assert "'', the source's name of a, is no file name. Mend it in source_cases." in refuse(tmp_path, edition="2020")
+
+
+@pytest.mark.parametrize("source_cases", [["a"], "a", None, {"a": 1}, {"a": None}, {"elsewhere": ["a"]}])
+def test_source_cases_that_give_no_names_are_refused(tmp_path, source_cases):
+    dataset_json = {**BY_NAME, "source_cases": source_cases}
+    write_predictions(tmp_path / "predictions", {"a": with_enhancing(1)}, dataset_json)
+    message = refuse(tmp_path, edition="2020")
+    assert f"{tmp_path / 'predictions' / 'dataset.json'}: source_cases must give each case the source's name" in message
+    assert "Copy the file from the model folder, or remove source_cases from it." in message
+
+
+@pytest.mark.parametrize("ending", [1, None, [".nii.gz"], "", "nii.gz"])
+def test_a_file_ending_that_is_none_is_refused(tmp_path, nnunet, ending):
+    model = write_cross_validation(nnunet, FIVE_CASES)
+    for folder, arguments in ((model, {"et_threshold": "auto", "cv": model}), (tmp_path / "predictions", {})):
+        file = folder / "dataset.json"
+        file.write_text(json.dumps({**BY_NAME, "file_ending": ending}))
+        assert f'{file}: file_ending is {json.dumps(ending)}; it must be the ending of the files, ".nii.gz".' in refuse(
+            tmp_path, **arguments
+        )
 
 
 def test_predictions_and_source_must_be_the_same_cases_in_the_same_shape(tmp_path):
@@ -521,6 +553,36 @@ def test_auto_names_missing_folds_and_labels(nnunet, tmp_path, monkeypatch):
         fold.rename(fold.with_name(f"old_{fold.name}"))
     write_image(with_enhancing(1), model / "fold_all" / "validation" / "false_3.nii.gz")
     assert f"{model} has no cross-validation predictions (fold_*/validation/*.nii.gz)" in refused(model)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('[{"train": [], "val": ["a"', "is no JSON (Expecting"),
+        ("", "is no JSON (Expecting"),
+        ('[{"train": ["a"]}]', 'does not list cases under "val" in each of its splits.'),
+        ('[{"val": null}]', 'does not list cases under "val"'),
+        ('[{"val": [1]}]', 'does not list cases under "val"'),
+        ('[{"val": [["a"]]}]', 'does not list cases under "val"'),
+        ('{"train": [], "val": []}', 'does not list cases under "val"'),
+        ('["val"]', 'does not list cases under "val"'),
+        ("5", 'does not list cases under "val"'),
+    ],
+)
+def test_auto_names_splits_that_are_none(nnunet, tmp_path, content, problem):
+    model = write_cross_validation(nnunet, FIVE_CASES)
+    splits_file = nnunet / "nnUNet_preprocessed" / "Dataset021_Small" / "splits_final.json"
+    splits_file.write_text(content)
+    message = refuse(tmp_path, et_threshold="auto", cv=model)
+    assert message.startswith(f"{splits_file} {problem}")
+    assert message.endswith("Put the file there that the model was trained with.")
+
+
+def test_auto_names_plans_whose_dataset_has_no_name(nnunet, tmp_path):
+    model = write_cross_validation(nnunet, FIVE_CASES)
+    (model / "plans.json").write_text('{"dataset_name": 21}')
+    message = refuse(tmp_path, et_threshold="auto", cv=model)
+    assert f"{model / 'plans.json'}: dataset_name is 21, no name. Copy it from where the model was trained." in message
 
 
 def test_auto_says_where_it_looked_for_labels(nnunet, tmp_path, monkeypatch):
