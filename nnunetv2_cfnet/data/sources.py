@@ -143,7 +143,7 @@ def _check_given(edition: Edition, cases: Iterable[str], folder: Path) -> None:
     if others:
         raise UserError(
             f"{folder}: {others[0]} (and {len(others) - 1} more) is named as in {' or '.join(editions_of(others[0]))}, "
-            f"--edition says {edition.name}. Leave out --edition, or give that edition a folder of its own."
+            f"not in {edition.name}. Choose the --edition that they are of, or give that edition a folder of its own."
         )
 
 

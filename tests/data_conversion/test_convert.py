@@ -364,7 +364,7 @@ def test_refusals_name_the_way_out(raw, tmp_path, monkeypatch):
     assert refusal(release, num_processes=0) == "0 processes can't do anything: give -np at least 1."
     with pytest.raises(UserError, match=r"^1000 is no dataset ID of nnU-Net: give -d a number from 1 to 999\.$"):
         convert_brats(release, 1000)
-    with pytest.raises(UserError, match="is named as in 2021, --edition says 2023"):
+    with pytest.raises(UserError, match="is named as in 2021, not in 2023"):
         convert_brats(release, 8, edition="2023")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
     assert refusal(release) == (

@@ -187,7 +187,7 @@ def test_several_editions_are_refused(tmp_path):
     listing = rf"several editions \(2021: 1, as BraTS2021_00000; 2020: 2, as {FIRST}\)\. Give one of them a folder of"
     with pytest.raises(UserError, match=listing):
         find_cases(tmp_path)
-    with pytest.raises(UserError, match=rf"{FIRST} \(and 1 more\) is named as in 2020, --edition says 2021"):
+    with pytest.raises(UserError, match=rf"{FIRST} \(and 1 more\) is named as in 2020, not in 2021"):
         find_cases(tmp_path, "2021")
 
 
@@ -202,7 +202,7 @@ def test_2023_and_2024_must_be_told_apart_by_the_user(tmp_path):
 def test_a_wrong_edition_is_refused(edition, tmp_path):
     add_case(tmp_path, FIRST)
     with pytest.raises(
-        UserError, match=rf"{FIRST} \(and 0 more\) is named as in 2020, --edition says {edition}\. Leave"
+        UserError, match=rf"{FIRST} \(and 0 more\) is named as in 2020, not in {edition}\. Choose"
     ):
         find_cases(tmp_path, edition)
 
