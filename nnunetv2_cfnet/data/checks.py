@@ -53,7 +53,7 @@ class Volume:
 
     @property
     def digest(self) -> bytes:
-        return hashlib.blake2b(self.array.tobytes()).digest()
+        return hashlib.blake2b(np.ascontiguousarray(self.array)).digest()
 
 
 class Inspection(NamedTuple):

@@ -201,9 +201,7 @@ def test_2023_and_2024_must_be_told_apart_by_the_user(tmp_path):
 @pytest.mark.parametrize("edition", ["2018", "2021", "2024", "msd"])
 def test_a_wrong_edition_is_refused(edition, tmp_path):
     add_case(tmp_path, FIRST)
-    with pytest.raises(
-        UserError, match=rf"{FIRST} \(and 0 more\) is named as in 2020, not in {edition}\. Choose"
-    ):
+    with pytest.raises(UserError, match=rf"{FIRST} \(and 0 more\) is named as in 2020, not in {edition}\. Choose"):
         find_cases(tmp_path, edition)
 
 
