@@ -53,7 +53,7 @@ class Volume:
 
     @property
     def digest(self) -> bytes:
-        return hashlib.blake2b(np.ascontiguousarray(self.array)).digest()
+        return hashlib.blake2b(np.ascontiguousarray(self.array).data).digest()
 
 
 class Inspection(NamedTuple):

@@ -423,12 +423,18 @@ from pathlib import Path
 from nnunetv2_cfnet.data import convert
 
 def convert_case(case, **options):
-    if case.name == sys.argv[2]:
-        time.sleep(1000)
+    while case.name == sys.argv[2] and not Path(sys.argv[1], "..", "go").exists():
+        time.sleep(0.02)
     WHOLE(case, **options)
+
+class Executor(convert.ProcessPoolExecutor):
+    def shutdown(self, **options):
+        Path(sys.argv[1], "..", "stopping").touch()
+        super().shutdown(**options)
 
 WHOLE = convert.convert_case
 convert.convert_case = convert_case
+convert.ProcessPoolExecutor = Executor
 if __name__ == "__main__":
     try:
         convert.convert_brats(Path(sys.argv[1]), 7, num_processes=1)
@@ -447,13 +453,17 @@ def start_and_wait(script: Path, release: Path, stuck: str, until: Callable[[], 
         text=True,
         start_new_session=True,  # so that a signal can go to all of its processes, as Ctrl-C does
     )
+    wait_for(until, process)
+    return process
+
+
+def wait_for(until: Callable[[], bool], process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 60
     while not until():
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             pytest.fail("".join(process.communicate()))
         time.sleep(0.02)
-    return process
 
 
 def worker_of(process: subprocess.Popen) -> int:
@@ -498,12 +508,11 @@ def test_ctrl_c_keeps_what_is_done_and_shows_no_traceback(raw, tmp_path):
     script = tmp_path / "slow.py"
     first = unfinished / "labelsTr" / "BraTS2021_00000.nii.gz"
     process = start_and_wait(script, release, "BraTS2021_00001", first.exists)
-    # the case at hand would be finished first: this one never is
-    worker = worker_of(process) if Path("/proc/self/task").exists() else None
+    stopping = tmp_path / "stopping"
+    stopping.unlink()  # of the checks
     os.killpg(process.pid, signal.SIGINT)
-    time.sleep(0.3)
-    if worker:
-        os.kill(worker, signal.SIGKILL)
+    wait_for(stopping.exists, process)
+    (tmp_path / "go").touch()  # the case at hand is finished first
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
