@@ -418,7 +418,7 @@ def test_splits_of_an_earlier_conversion_are_warned_of(raw, tmp_path, monkeypatc
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from nnunetv2_cfnet.data import convert
 
@@ -436,6 +436,7 @@ WHOLE = convert.convert_case
 convert.convert_case = convert_case
 convert.ProcessPoolExecutor = Executor
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         convert.convert_brats(Path(sys.argv[1]), 7, num_processes=1)
     except KeyboardInterrupt:
