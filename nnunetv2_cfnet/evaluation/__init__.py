@@ -1,0 +1,1 @@
+"""From reference and prediction to numbers: metrics of arrays, and the evaluation of folders."""
