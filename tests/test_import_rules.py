@@ -15,14 +15,15 @@ PACKAGE = Path(__file__).parents[1] / "nnunetv2_cfnet"
 # From top to bottom. A part may import from the rows below its own, and from itself.
 LAYERS = (
     ("cli",),
-    ("demo", "doctor", "import_weights"),
+    ("demo", "benchmark", "doctor", "import_weights"),
+    ("steps",),
     ("report",),
     ("evaluation",),
     ("data",),
     ("training",),
     ("planning",),
     ("architecture",),
-    ("host",),
+    ("host", "json_files"),
     ("errors",),
 )
 LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}

@@ -14,21 +14,22 @@ Segmentation", BrainLes 2020 (doi:10.1007/978-3-030-72087-2_11).
 
 import json
 import math
-import os
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import SimpleITK
 from tqdm import tqdm
 
+from nnunetv2_cfnet.data.cross_validation import cross_validation
 from nnunetv2_cfnet.data.editions import AUTO, EDITIONS, TISSUES, Edition, decide_edition, editions_of
 from nnunetv2_cfnet.data.sources import find_cases
 from nnunetv2_cfnet.data.volumes import BROKEN, Geometry, count_non_finite, geometry_of, write_volume
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.json_files import read_json_object
 
 NCR, ET = TISSUES.index("NCR/NET") + 1, TISSUES.index("ET") + 1  # in nnU-Net's order
 
@@ -106,7 +107,7 @@ def export_brats(
     _check_threshold(et_threshold, cv)
     if not predictions.is_dir():
         raise UserError(f"{predictions} is no folder: give the one that nnUNetv2_predict wrote.")
-    dataset_json = _read_json(predictions / "dataset.json", "Copy it there from the model folder.")
+    dataset_json = read_json_object(predictions / "dataset.json", "Copy it there from the model folder.")
     order = read_label_order(dataset_json, predictions / "dataset.json")
     files = _prediction_files(predictions, dataset_json)
     target = _decide_edition(edition, dataset_json, files, predictions)
@@ -198,12 +199,12 @@ def choose_threshold(model_folder: Path) -> int:
         UserError: predictions or labels of the cross-validation are missing or can't be read.
     """
     json_file = model_folder / "dataset.json"
-    dataset_json = _read_json(json_file, "Give --cv the model folder, the one with fold_0, fold_1, ..")
+    dataset_json = read_json_object(json_file, "Give --cv the model folder, the one with fold_0, fold_1, ..")
     order = read_label_order(dataset_json, json_file)
-    pairs = _cross_validation_files(model_folder, _file_ending(dataset_json, json_file))
+    predictions, labels = cross_validation(model_folder, _file_ending(dataset_json, json_file))
     overlaps = [
-        _overlap(prediction, reference, order)
-        for prediction, reference in tqdm(pairs, desc="Cross-validation", unit="case")
+        _overlap(prediction, labels[case], order)
+        for case, prediction in tqdm(predictions.items(), desc="Cross-validation", unit="case")
     ]
 
     def mean_dice(threshold: int) -> float:
@@ -239,22 +240,6 @@ def _check_threshold(et_threshold: int | Literal["auto"] | None, cv: Path | None
         raise UserError(f"--cv {cv} is used by --et-threshold auto only: give both or none.")
     if isinstance(et_threshold, int) and et_threshold < 0:
         raise UserError(f"--et-threshold {et_threshold}: give a number of voxels, 0 or more.")
-
-
-def _read_json(file: Path, way_out: str) -> dict:
-    content = _parse_json(file, way_out)
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds no JSON object. {way_out}")
-    return content
-
-
-def _parse_json(file: Path, way_out: str) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} does not exist. {way_out}") from None
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error}). {way_out}") from None
 
 
 def _file_ending(dataset_json: dict, file: Path) -> str:
@@ -447,79 +432,6 @@ def _write_zip(folder: Path, archive: Path) -> None:
             zip_file.write(file, file.name)
 
 
-def _cross_validation_files(model_folder: Path, ending: str) -> list[tuple[Path, Path]]:
-    """Prediction and label of every case that a fold left out."""
-    predicted: dict[str, Path] = {}
-    for fold in sorted(model_folder.glob("fold_[0-9]*")):  # fold_all has seen the cases that it is validated on
-        for path in sorted((fold / "validation").glob(f"*{ending}")):
-            case = path.name.removesuffix(ending)
-            if case in predicted:
-                raise UserError(
-                    f"{predicted[case]} and {path}: a cross-validation predicts each case once. Remove the folds of "
-                    "the other split."
-                )
-            predicted[case] = path
-    if not predicted:
-        raise UserError(
-            f"{model_folder} has no cross-validation predictions (fold_*/validation/*{ending}). Train its folds, or "
-            "validate them with nnUNetv2_train .. --val."
-        )
-    labels, expected = _reference_files(model_folder, ending)
-    missing = sorted(expected - predicted.keys())
-    if missing:
-        raise UserError(
-            f"{model_folder}: {len(missing)} of {len(expected)} cases have no cross-validation prediction, such as "
-            f"{missing[0]}. Train the missing folds, or validate them with nnUNetv2_train .. --val."
-        )
-    unlabelled = sorted(predicted.keys() - labels.keys())
-    if unlabelled:
-        raise UserError(
-            f"{len(unlabelled)} cross-validation predictions have no label in {_folder_of(labels)}, such as "
-            f"{predicted[unlabelled[0]]}. Put the dataset there that the model was trained on."
-        )
-    return [(path, labels[case]) for case, path in predicted.items()]
-
-
-def _reference_files(model_folder: Path, ending: str) -> tuple[dict[str, Path], set[str]]:
-    """The dataset's labels by case, and the cases that its folds leave out: those of its splits, else all."""
-    plans_file = model_folder / "plans.json"
-    dataset = model_folder.resolve().parent.name  # where nnU-Net trains it
-    if plans_file.exists():  # which knows the dataset wherever the folder was moved to
-        way_out = "Copy it from where the model was trained."
-        dataset = _read_json(plans_file, way_out).get("dataset_name", dataset)
-        if not isinstance(dataset, str):
-            raise UserError(f"{plans_file}: dataset_name is {json.dumps(dataset)}, no name. {way_out}")
-    tried = []
-    for variable, subfolder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):
-        if variable not in os.environ:
-            tried.append(f"{variable} is not set")
-            continue
-        folder = Path(os.environ[variable], dataset, subfolder)
-        labels = {path.name.removesuffix(ending): path for path in sorted(folder.glob(f"*{ending}"))}
-        if labels:
-            splits_file = folder.parent / "splits_final.json"
-            if not splits_file.exists():
-                return labels, set(labels)
-            return labels, _left_out_cases(splits_file)
-        tried.append(f"nothing in {folder}")
-    raise UserError(
-        f"The labels of {dataset}, which {model_folder} was trained on, are not found: {'; '.join(tried)}. Set "
-        "nnU-Net's folders as for the training."
-    )
-
-
-def _left_out_cases(splits_file: Path) -> set[str]:
-    way_out = "Put the file there that the model was trained with."
-    splits = _parse_json(splits_file, way_out)
-    try:
-        left_out = [case for split in splits for case in split["val"]]
-    except (KeyError, TypeError):
-        left_out = [None]
-    if not all(isinstance(case, str) for case in left_out):
-        raise UserError(f'{splits_file} does not list cases under "val" in each of its splits. {way_out}')
-    return set(left_out)
-
-
 def _overlap(prediction: Path, reference: Path, order: Mapping[int, str]) -> Overlap:
     enhancing = [value for value, tissue in order.items() if tissue == "ET"]
     masks = []
@@ -539,10 +451,6 @@ def _first(items: Iterable[str]) -> str:
     """Enough of them for a message."""
     listed = list(items)
     return ", ".join(listed[:10]) + (", .." if len(listed) > 10 else "")
-
-
-def _folder_of(files: Mapping[str, Path]) -> Path:
-    return next(iter(files.values())).parent
 
 
 def _listing(order: Mapping[int, str]) -> str:

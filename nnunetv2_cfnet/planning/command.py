@@ -1,13 +1,11 @@
 """What `nnunetv2_cfnet plan` and `plan_and_preprocess` do: check all input, then nnU-Net's own three steps."""
 
-import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import nnunetv2
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
@@ -22,6 +20,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.json_files import read_json_object
 from nnunetv2_cfnet.planning.modality_groups import (
     ModalityGroups,
     channel_names_of,
@@ -111,7 +110,7 @@ def plan(request: Request, show: bool) -> None:
     _plan(request, to_plan)
     if show:
         for _, dataset in datasets:
-            dataset_json = _read_json(_folder("nnUNet_preprocessed") / dataset / "dataset.json", COPIED_BY_PLAN)
+            dataset_json = read_json_object(_folder("nnUNet_preprocessed") / dataset / "dataset.json", COPIED_BY_PLAN)
             print(f"\n{describe_plans(_read_plans(request.plans_file(dataset)), dataset_json)}")
 
 
@@ -275,7 +274,7 @@ def _check_dataset(request: Request, dataset: str, clean: bool = False) -> None:
     fingerprint = file.with_name(FINGERPRINT)
     if fingerprint.is_file() and not clean:
         way_out = f"Extract it anew: nnUNetv2_extract_fingerprint -d {int(dataset[7:10])} --clean"
-        extracted = _read_json(fingerprint, way_out)
+        extracted = read_json_object(fingerprint, way_out)
         # what nnU-Net's planners read
         for key in (
             "spacings",
@@ -303,7 +302,7 @@ def _groups(request: Request, dataset_json: dict) -> ModalityGroups:
 
 def _dataset_json(dataset: str) -> dict:
     file = _folder("nnUNet_raw") / dataset / "dataset.json"
-    dataset_json = _read_json(file, "Write it as nnU-Net's documentation/dataset_format.md says.")
+    dataset_json = read_json_object(file, "Write it as nnU-Net's documentation/dataset_format.md says.")
     for key, kind in (("labels", dict), ("numTraining", int), ("file_ending", str)):
         if not isinstance(dataset_json.get(key), kind):
             raise UserError(f"{file}: {key}={dataset_json.get(key)!r} is missing or wrong; nnU-Net needs it.")
@@ -317,20 +316,10 @@ def _dataset_json(dataset: str) -> dict:
 
 def _read_plans(file: Path) -> dict:
     way_out = "Restore it, or delete it to plan anew."
-    plans = _read_json(file, way_out)
+    plans = read_json_object(file, way_out)
     if not isinstance(plans.get("configurations"), dict):
         raise UserError(f"{file} has no configurations. {way_out}")
     return plans
-
-
-def _read_json(file: Path, way_out: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} can't be read ({error}). {way_out}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds no JSON object. {way_out}")
-    return content
 
 
 def _folder(variable: str) -> Path:

@@ -297,7 +297,7 @@ def test_several_datasets_are_checked_before_the_first_is_planned(make_dataset, 
     first, second = make_dataset(number=1), make_dataset(number=2)
     (second / "dataset_fingerprint.json").write_text("{")
     assert refused(first, second.name[7:10])
-    assert f"{second}/dataset_fingerprint.json can't be read" in capsys.readouterr().err
+    assert f"{second}/dataset_fingerprint.json is no JSON" in capsys.readouterr().err
     assert cli.main(["plan", "-d", "1"]) == 0
 
 
@@ -315,7 +315,7 @@ def test_several_datasets_are_checked_before_the_first_is_planned(make_dataset, 
         (("-overwrite_plans_name", "nnUNetResEncUNetLPlans"), "nnUNetResEncUNetLPlans.json is for what nnU-Net's own"),
         (("-overwrite_plans_name", "splits_final"), "splits_final.json is for what nnU-Net's own commands put there"),
         (("-overwrite_plans_name", ".."), "-overwrite_plans_name ..: give a name"),
-        (("-overwrite_plans_name", "Absent", "--show"), "Absent.json can't be read"),
+        (("-overwrite_plans_name", "Absent", "--show"), "Absent.json does not exist"),
         (("-preprocessor_name", "recursive_find_python_class"), "there is no such class"),
         (("-preprocessor_name", "Absent"), "-preprocessor_name Absent: there is no such class"),
         (("--without", "attention"), "--without attention: unknown; CFNet can be planned without fusion, context, com"),
@@ -355,7 +355,7 @@ def test_a_variable_that_is_not_set_is_named(make_dataset, monkeypatch, capsys, 
     ("file", "content", "message"),
     [
         ("dataset.json", None, "Write it as nnU-Net's documentation/dataset_format.md says"),
-        ("dataset.json", "{", "can't be read"),
+        ("dataset.json", "{", "is no JSON"),
         ("dataset.json", "[]", "holds no JSON object"),
         ("dataset.json", '{"numTraining": 1, "file_ending": ".nii.gz"}', "labels=None is missing or wrong"),
         (
@@ -380,7 +380,7 @@ def test_a_variable_that_is_not_set_is_named(make_dataset, monkeypatch, capsys, 
         ),
         ("dataset_fingerprint.json", "", "nnUNetv2_extract_fingerprint -d 1 --clean"),
         ("dataset_fingerprint.json", '{"spacings": [[1, 1, 1]]}', "has no 'shapes_after_crop'"),
-        ("nnUNetPlans.json", "{", "nnUNetPlans.json can't be read"),
+        ("nnUNetPlans.json", "{", "nnUNetPlans.json is no JSON"),
         (f"{PLANS}.json", "{", "Restore it, or delete it to plan anew"),
         (f"{PLANS}.json", "{}", f"{PLANS}.json has no configurations"),
         (f"{PLANS}.json", '{"configurations": {}}', "holds plans of an unknown planner, which would be lost"),
