@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_convert_brats,
         _add_plan,
         _add_plan_and_preprocess,
+        _add_evaluate,
+        _add_compare,
+        _add_benchmark,
         _add_export_brats,
         _add_make_phantom,
         _add_import_weights,
@@ -136,6 +139,110 @@ def _add_plan_and_preprocess(subcommands: Subcommands) -> None:
     preprocess.set_defaults(run=_plan_and_preprocess)
 
 
+def _add_evaluate(subcommands: Subcommands) -> None:
+    summary = "evaluate predictions with BraTS's metrics, on any dataset"
+    evaluate = subcommands.add_parser(
+        "evaluate",
+        help=summary,
+        description=f"{_sentence(summary)}: Dice, HD95, ASSD, NSD, sensitivity, specificity, volumes, lesion-wise Dice "
+        "and HD95 of each case and region, with BraTS's rule for empty regions and nnU-Net's beside it.",
+    )
+    evaluate.add_argument("labels", type=Path, metavar="LABELS", help="folder of the reference segmentations")
+    evaluate.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder with a prediction for each")
+    _add_dataset_json_flag(evaluate, "PREDICTIONS/dataset.json")
+    evaluate.add_argument(
+        "-o", type=Path, metavar="OUT", help="folder for cfnet_summary.json and per_case.csv (default: PREDICTIONS)"
+    )
+    _add_processes_flag(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _add_compare(subcommands: Subcommands) -> None:
+    summary = "compare trained models, or folders of predictions, case by case"
+    compare = subcommands.add_parser(
+        "compare",
+        help=summary,
+        description=f"{_sentence(summary)}. The first model is compared with each of the others: paired differences "
+        "with intervals, costs, figures; written to compare.md, compare.json and report.html.",
+    )
+    trained = compare.add_argument_group("models that nnU-Net trained, by their cross-validation")
+    trained.add_argument("-d", type=int, metavar="ID", help="of their dataset, as in: 1")
+    trained.add_argument("-c", metavar="CONFIGURATION", help="theirs, as in: 3d_fullres")
+    trained.add_argument("-m", nargs="+", metavar="TRAINER__PLANS", help="the models")
+    _add_folds_flag(trained)
+    given = compare.add_argument_group("predictions, wherever they are from")
+    given.add_argument("--predictions", nargs="+", type=_named_folder, metavar="NAME=FOLDER", help="of each model")
+    given.add_argument("--reference", type=Path, metavar="LABELS", help="folder of the reference segmentations")
+    _add_dataset_json_flag(given, "dataset.json beside the first predictions")
+    compare.add_argument(
+        "-o", type=Path, default=Path("cfnet_comparison"), metavar="OUT", help="its folder (default: %(default)s)"
+    )
+    _add_processes_flag(compare)
+    compare.set_defaults(run=_compare)
+
+
+def _add_benchmark(subcommands: Subcommands) -> None:
+    summary = "train CFNet and nnU-Net baselines at a matched budget, and compare them"
+    benchmark = subcommands.add_parser(
+        "benchmark",
+        help=summary,
+        description=f"{_sentence(summary)}. Runs nnU-Net's own commands for what is missing; an interrupted run goes "
+        "on where it stopped. Models are trained into OUT, in the place of nnUNet_results.",
+    )
+    benchmark.add_argument("-d", type=int, required=True, metavar="ID", help="of the dataset, as in: 1")
+    benchmark.add_argument(
+        "-c", default="3d_fullres", metavar="CONFIGURATION", help="to be trained (default: %(default)s)"
+    )
+    benchmark.add_argument(
+        "--trainers",
+        nargs="+",
+        metavar="TRAINER[__PLANS]",
+        help="the models; the first is compared with the others (default: nnUNetTrainerCFNet and nnUNetTrainer on "
+        "nnUNetPlans, nnUNetTrainer on nnUNetResEncUNetMPlans)",
+    )
+    _add_folds_flag(benchmark)
+    benchmark.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="of each training, by the trainers' variants for 1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000 or "
+        "8000 epochs (default: the trainers' own, 1000)",
+    )
+    benchmark.add_argument(
+        "--replicates", type=int, default=1, metavar="R", help="how often each is trained (default: %(default)s)"
+    )
+    benchmark.add_argument(
+        "-o", type=Path, default=Path("cfnet_benchmark"), metavar="OUT", help="its folder (default: %(default)s)"
+    )
+    benchmark.add_argument(
+        "-device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: %(default)s)"
+    )
+    _add_processes_flag(benchmark)
+    benchmark.add_argument("--dry-run", action="store_true", help="print the commands; run none")
+    benchmark.set_defaults(run=_benchmark)
+
+
+def _add_dataset_json_flag(parser: "argparse._ActionsContainer", default: str) -> None:
+    parser.add_argument("-djfile", type=Path, metavar="FILE", help=f"dataset.json (default: {default})")
+
+
+def _add_folds_flag(parser: "argparse._ActionsContainer") -> None:
+    parser.add_argument(
+        "--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="F", help="of each (default: 0 1 2 3 4)"
+    )
+
+
+def _add_processes_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-np", type=int, default=8, metavar="N", help="processes (default: %(default)s)")
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, separator, folder = text.partition("=")
+    if not (name and separator and folder):
+        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=FOLDER")
+    return name, Path(folder)
+
+
 def _add_convert_brats(subcommands: Subcommands) -> None:
     summary = "convert a BraTS release (2018 to 2024, MSD Task01) to a raw nnU-Net dataset"
     convert = subcommands.add_parser(
@@ -151,7 +258,7 @@ def _add_convert_brats(subcommands: Subcommands) -> None:
     convert.add_argument(
         "--edition", choices=(AUTO, *EDITIONS), default=AUTO, help="decides labels and names (default: by case names)"
     )
-    convert.add_argument("-np", type=int, default=8, metavar="N", help="processes (default: %(default)s)")
+    _add_processes_flag(convert)
     for flag, purpose in (
         ("--symlink", "link images that need no rewriting instead of copying them"),
         ("--overwrite", "replace a dataset folder that exists"),
@@ -358,6 +465,55 @@ def _convert_brats(options: argparse.Namespace) -> int:
         dry_run=options.dry_run,
         skip_bad=options.skip_bad,
         fix_headers=options.fix_headers,
+    )
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.host import check_version
+
+    check_version("nnunetv2")
+    from nnunetv2_cfnet.evaluation.evaluate import evaluate
+
+    evaluate(options.labels, options.predictions, options.djfile, options.o, options.np)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.host import check_version
+
+    trained = (options.d, options.c, options.m)
+    given = (options.predictions, options.reference)
+    is_trained = None not in trained and given == (None, None) and options.djfile is None
+    if not is_trained and (None in given or trained != (None, None, None)):
+        raise UserError("give either -d, -c and -m, for trained models, or --predictions and --reference")
+    check_version("nnunetv2")
+    from nnunetv2_cfnet.report.compare import compare_models, compare_predictions
+
+    if is_trained:
+        compare_models(options.d, options.c, options.m, folds=options.folds, out=options.o, num_processes=options.np)
+    else:
+        compare_predictions(options.predictions, options.reference, options.djfile, options.o, options.np)
+    return 0
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.host import check_version
+
+    check_version("nnunetv2")
+    from nnunetv2_cfnet.benchmark import DEFAULT_MODELS, benchmark
+
+    benchmark(
+        options.d,
+        options.c,
+        options.trainers or DEFAULT_MODELS,
+        folds=options.folds,
+        num_epochs=options.epochs,
+        replicates=options.replicates,
+        out=options.o,
+        device=options.device,
+        num_processes=options.np,
+        dry_run=options.dry_run,
     )
     return 0
 

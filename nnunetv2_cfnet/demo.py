@@ -6,35 +6,36 @@ second run starts where the first one stopped.
 """
 
 import os
-import re
 import shlex
 import shutil
-import signal
-import subprocess
-import sysconfig
 import time
-import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from nnunetv2_cfnet.data.phantom import CHANNEL_NAMES, FILE_ENDING, REGIONS, write_dataset
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
 
 DATASET = "Dataset001_Phantom"
 CONFIGURATION = "3d_fullres"
-TRAINER = "nnUNetTrainerCFNetDemo"
+PLANS = "nnUNetPlans"
+TRAINER, BASELINE = "nnUNetTrainerCFNetDemo", "nnUNetTrainerCFNetDemoBaseline"  # trained as long as each other
 FOLDS = (0, 1)
 NUM_TRAINING, NUM_HELD_OUT = 20, 4
 SHAPE = (40, 40, 40)  # holds a brain of 32 voxels along each axis: nnU-Net plans a patch of 32^3
 SEED = 0
 
-COMMANDS = ("nnUNetv2_plan_and_preprocess", "nnUNetv2_train", "nnUNetv2_predict", "nnUNetv2_evaluate_folder")
+COMMANDS = (
+    "nnUNetv2_plan_and_preprocess",
+    "nnUNetv2_train",
+    "nnUNetv2_predict",
+    "nnUNetv2_evaluate_folder",
+    "nnunetv2_cfnet",
+)
 OWNER_FILE = "nnunetv2_cfnet_demo.txt"  # marks OUT as the demo's own
-NUM_LOG_LINES = 15  # shown when a command fails
 
 PICTURE_CASES = 3
 LABEL_STYLES = {1: ("oedema (ED)", "#31a354"), 2: ("core (NCR/NET)", "#de2d26"), 3: ("enhancing (ET)", "#ffd92f")}
@@ -81,8 +82,8 @@ class Workplace:
     def results(self) -> Path:
         return self.out / "nnUNet_results" / DATASET
 
-    def fold(self, fold: int) -> Path:
-        return self.results / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}" / f"fold_{fold}"
+    def fold(self, fold: int, trainer: str = TRAINER) -> Path:
+        return self.results / f"{trainer}__{PLANS}__{CONFIGURATION}" / f"fold_{fold}"
 
     @property
     def predictions(self) -> Path:
@@ -97,31 +98,20 @@ class Workplace:
         return self.out / "demo.png"
 
     @property
+    def comparison(self) -> Path:
+        return self.out / "comparison"
+
+    @property
+    def report(self) -> Path:
+        return self.comparison / "report.html"
+
+    @property
     def logs(self) -> Path:
         return self.out / "logs"
 
 
-@dataclass(frozen=True)
-class Step:
-    """One nnU-Net command and what it leaves behind.
-
-    Args:
-        name: Names the log and the `.done` file.
-        command: The command as a user would type it.
-        product: The last thing that the command writes.
-        obstacles: What an interrupted run of this step may have left and a new one must not find.
-        num_epochs: Of a training, for its progress bar.
-    """
-
-    name: str
-    command: list[str]
-    product: Path
-    obstacles: list[Path] = field(default_factory=list)
-    num_epochs: int | None = None
-
-
 def run_demo(out: Path, device: str) -> None:
-    """Make the phantom dataset, train, predict and evaluate with nnU-Net's commands; print Dice, draw a picture.
+    """Make the phantom dataset, train, predict, evaluate and compare; print Dice, draw a picture.
 
     Args:
         out: The demo's folder: new, empty, or an earlier demo's. The user's nnUNet_* folders stay unused.
@@ -129,7 +119,8 @@ def run_demo(out: Path, device: str) -> None:
     """
     start = time.monotonic()
     device = choose_device(device)
-    executables = {command: find_command(command) for command in COMMANDS}
+    for command in COMMANDS:
+        find_command(command)
     work = Workplace(out.expanduser().resolve())
     claim_folder(work.out)
 
@@ -151,41 +142,13 @@ def run_demo(out: Path, device: str) -> None:
             continue
         something_ran = True
         done.unlink(missing_ok=True)
-        run_step(step, executables[step.command[0]], work)
+        run_step(step, work.environment, work.logs)
         done.touch()
 
     print_dice(work)
     draw_picture(work)
-    print(f"\nPicture: {work.picture}")
+    print(f"\nPicture: {work.picture}\nCFNet and a U-Net, trained as long as each other: {work.report}")
     print(f"Finished in {(time.monotonic() - start) / 60:.1f} minutes. To start afresh, delete {work.out}", flush=True)
-
-
-def choose_device(device: str) -> str:
-    """Turn auto into cuda or cpu, and refuse what this machine does not have."""
-    import torch
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device must be auto, cpu or cuda, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "device cuda was asked for, but torch finds no CUDA device here; choose --device cpu (or auto), or install "
-            "a driver and a torch build with CUDA"
-        )
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def find_command(name: str) -> str:
-    """Find a console command, first beside the running interpreter, then on PATH."""
-    scripts = sysconfig.get_path("scripts")
-    path = shutil.which(name, path=scripts) or shutil.which(name)
-    if path is None:
-        raise UserError(
-            f"nnU-Net's command {name} is neither in {scripts} nor on PATH; install nnunetv2 into this environment "
-            f"with: pip install nnunetv2"
-        )
-    return path
 
 
 def claim_folder(out: Path) -> None:
@@ -203,12 +166,12 @@ def claim_folder(out: Path) -> None:
 
 
 def plan_steps(work: Workplace, device: str) -> list[Step]:
-    """List nnU-Net's commands in their order."""
-    from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNetDemo
+    """List the commands in their order: nnU-Net's, and the comparison with its own trainer."""
+    from nnunetv2_cfnet.training.trainers import DEMO_EPOCHS
 
     dataset_id = str(int(DATASET[7:10]))
     data = ["-d", dataset_id, "-c", CONFIGURATION]
-    network = ["-tr", TRAINER, "-device", device]
+    folds = [str(fold) for fold in FOLDS]
     images, labels, predictions = str(work.raw / "imagesTs"), str(work.raw / "labelsTs"), str(work.predictions)
     dataset_json, plans_json = str(work.predictions / "dataset.json"), str(work.predictions / "plans.json")
     preprocess = Step(
@@ -218,18 +181,21 @@ def plan_steps(work: Workplace, device: str) -> list[Step]:
         obstacles=[work.preprocessed],
     )
     trainings = []
-    for fold in FOLDS:
-        resume = ["--c"] if has_checkpoint(work.fold(fold)) else []
+    for trainer, fold in product((TRAINER, BASELINE), FOLDS):
+        drop_torn_checkpoints(work.fold(fold, trainer))
+        resume = ["--c"] if has_checkpoint(work.fold(fold, trainer)) else []
+        network = ["-tr", trainer, "-device", device]
         training = Step(
-            name=f"train_fold_{fold}",
+            name=f"train_{'cfnet' if trainer == TRAINER else 'baseline'}_fold_{fold}",
             command=["nnUNetv2_train", dataset_id, CONFIGURATION, str(fold), *network, *resume],
-            product=work.fold(fold) / "validation" / "summary.json",
-            num_epochs=nnUNetTrainerCFNetDemo.epochs,
+            product=work.fold(fold, trainer) / "validation" / "summary.json",
+            num_epochs=DEMO_EPOCHS,
         )
         trainings.append(training)
+    network = ["-tr", TRAINER, "-device", device]
     predict = Step(
         name="predict",
-        command=["nnUNetv2_predict", "-i", images, "-o", predictions, *data, "-f", *map(str, FOLDS), *network],
+        command=["nnUNetv2_predict", "-i", images, "-o", predictions, *data, "-f", *folds, *network],
         product=work.predictions / "plans.json",
         obstacles=[work.predictions],
     )
@@ -238,89 +204,13 @@ def plan_steps(work: Workplace, device: str) -> list[Step]:
         command=["nnUNetv2_evaluate_folder", labels, predictions, "-djfile", dataset_json, "-pfile", plans_json],
         product=work.summary,
     )
-    return [preprocess, *trainings, predict, evaluate]
-
-
-def has_checkpoint(fold_folder: Path) -> bool:
-    """Tell whether a training can continue, after removing checkpoints that an interruption cut short."""
-    checkpoints = list(fold_folder.glob("checkpoint_*.pth"))
-    whole = [path for path in checkpoints if zipfile.is_zipfile(path)]  # torch's checkpoints are zip archives
-    for path in set(checkpoints) - set(whole):
-        path.unlink()
-    return bool(whole)
-
-
-def run_step(step: Step, executable: str, work: Workplace) -> None:
-    """Run one command with its progress shown and its output logged; a UserError if it fails."""
-    for obstacle in step.obstacles:
-        shutil.rmtree(obstacle, ignore_errors=True)
-    log = work.logs / f"{step.name}.log"
-    print(f"\n$ {shlex.join(step.command)}", flush=True)
-    start = time.monotonic()
-    if step.num_epochs is None:
-        bar = tqdm(bar_format="  {elapsed}  {desc}", leave=False, disable=None)  # only where a person watches
-        follow = follow_lines(bar)
-    else:
-        bar = tqdm(total=step.num_epochs, unit="epoch", desc=step.name)
-        follow = follow_epochs(bar)
-    with bar:
-        exit_code = run_command([executable, *step.command[1:]], work.environment, log, follow)
-    if exit_code != 0:
-        last_lines = "".join(log.read_text().splitlines(keepends=True)[-NUM_LOG_LINES:])
-        raise UserError(
-            f"{step.command[0]} failed with exit code {exit_code}. The last lines of {log}:\n\n{last_lines}\n"
-            f"Once the cause is mended, the same demo command continues with this step."
-        )
-    print(f"  done in {time.monotonic() - start:.0f} s (log: {log})", flush=True)
-
-
-def run_command(command: list[str], environment: dict[str, str], log: Path, on_line: Callable[[str], None]) -> int:
-    """Run a command, append its output to `log`, hand each line on, and return the exit code."""
-    with (
-        log.open("a") as log_file,
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                log_file.write(line)
-                log_file.flush()
-                on_line(line)
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)  # a terminal's Ctrl-C has reached it already, a `kill -INT` has not
-            process.communicate()
-            raise
-    return process.returncode
-
-
-def follow_lines(bar: tqdm) -> Callable[[str], None]:
-    """Make a reader that shows the latest line of output."""
-
-    def on_line(line: str) -> None:
-        bar.set_description_str(line.strip()[:80])
-
-    return on_line
-
-
-def follow_epochs(bar: tqdm) -> Callable[[str], None]:
-    """Make a reader of nnU-Net's training log that moves the bar."""
-
-    def on_line(line: str) -> None:
-        if match := re.search(r": Epoch (\d+)\s*$", line):
-            bar.update(int(match[1]) - bar.n)  # a continued training starts at a later epoch
-        elif match := re.search(r": train_loss (\S+)", line):
-            bar.set_postfix_str(f"loss {match[1]}", refresh=False)
-        elif match := re.search(r": Pseudo dice (.+)", line):
-            dice = " ".join(f"{float(value):.2f}" for value in re.findall(r"\d\.\d+|nan", match[1]))
-            bar.set_postfix_str(f"{bar.postfix}, Dice {dice}", refresh=False)
-        elif ": Epoch time" in line:
-            bar.update(1)
-        elif ": predicting" in line:
-            bar.set_description("validating")
-
-    return on_line
+    models = [f"{trainer}__{PLANS}" for trainer in (TRAINER, BASELINE)]
+    compare = Step(
+        name="compare",
+        command=["nnunetv2_cfnet", "compare", *data, "-m", *models, "--folds", *folds, "-o", str(work.comparison)],
+        product=work.report,
+    )
+    return [preprocess, *trainings, predict, evaluate, compare]
 
 
 def print_dice(work: Workplace) -> None:

@@ -1,9 +1,7 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import sysconfig
 import zipfile
 from pathlib import Path
@@ -14,14 +12,14 @@ import torch
 from nnunetv2.evaluation.evaluate_predictions import save_summary_json
 from PIL import Image
 
-from nnunetv2_cfnet import demo
+from nnunetv2_cfnet import demo, steps
 from nnunetv2_cfnet.errors import UserError
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 class FakeNnUnet:
-    """Stands in for `demo.run_command`: notes each command and leaves what nnU-Net's would leave."""
+    """Stands in for `steps.run_command`: notes each command and leaves what nnU-Net's would leave."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
@@ -42,7 +40,7 @@ class FakeNnUnet:
             if not fails:
                 (work.preprocessed / "nnUNetPlans.json").touch()
         elif name == "nnUNetv2_train":
-            fold = work.fold(int(command[3]))
+            fold = work.fold(int(command[3]), command[5])
             (fold / "validation").mkdir(parents=True, exist_ok=True)
             with zipfile.ZipFile(fold / "checkpoint_latest.pth", "w") as checkpoint:
                 checkpoint.writestr("data.pkl", "weights")
@@ -57,6 +55,9 @@ class FakeNnUnet:
             mean = {(1, 2, 3): {"Dice": 0.875}, (2, 3): {"Dice": 0.875}, (3,): {"Dice": 1.0}}
             summary = {"metric_per_case": [{"metrics": metrics} for metrics in cases], "mean": mean}
             save_summary_json(summary, str(work.summary))
+        elif name == "nnunetv2_cfnet":
+            work.comparison.mkdir(exist_ok=True)
+            work.report.touch()
         return 1 if fails else 0
 
     @staticmethod
@@ -70,15 +71,22 @@ class FakeNnUnet:
 @pytest.fixture
 def nnunet(monkeypatch) -> FakeNnUnet:
     fake = FakeNnUnet()
-    monkeypatch.setattr(demo, "run_command", fake)
-    monkeypatch.setattr(demo, "find_command", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(steps, "run_command", fake)
+    for module in (demo, steps):
+        monkeypatch.setattr(module, "find_command", lambda name: f"/bin/{name}")
     monkeypatch.setattr(demo, "NUM_TRAINING", 1)
     monkeypatch.setattr(demo, "NUM_HELD_OUT", 2)
     monkeypatch.setattr(demo, "SHAPE", (20, 20, 20))
     return fake
 
 
-ALL_STEPS = ["nnUNetv2_plan_and_preprocess", *["nnUNetv2_train"] * 2, "nnUNetv2_predict", "nnUNetv2_evaluate_folder"]
+ALL_STEPS = [
+    "nnUNetv2_plan_and_preprocess",
+    *["nnUNetv2_train"] * 4,
+    "nnUNetv2_predict",
+    "nnUNetv2_evaluate_folder",
+    "nnunetv2_cfnet",
+]
 
 
 def test_runs_nnunets_commands_in_order_and_prints_them(nnunet, tmp_path, capsys):
@@ -87,7 +95,8 @@ def test_runs_nnunets_commands_in_order_and_prints_them(nnunet, tmp_path, capsys
     printed = capsys.readouterr().out
     assert "$ nnUNetv2_train 1 3d_fullres 0 -tr nnUNetTrainerCFNetDemo -device cpu\n" in printed
     assert "$ nnUNetv2_train 1 3d_fullres 1 -tr nnUNetTrainerCFNetDemo -device cpu\n" in printed
-    predict = nnunet.commands[3]
+    assert "$ nnUNetv2_train 1 3d_fullres 1 -tr nnUNetTrainerCFNetDemoBaseline -device cpu\n" in printed
+    predict = nnunet.commands[5]
     assert predict[predict.index("-f") + 1 : predict.index("-f") + 3] == ["0", "1"]
 
 
@@ -139,7 +148,14 @@ def test_a_second_run_finds_everything_done(nnunet, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert nnunet.commands == []
     assert "Dataset001_Phantom is there already" in printed
-    for step in ("plan_and_preprocess", "train_fold_0", "train_fold_1", "predict", "evaluate"):
+    for step in (
+        "plan_and_preprocess",
+        "train_cfnet_fold_0",
+        "train_baseline_fold_1",
+        "predict",
+        "evaluate",
+        "compare",
+    ):
         assert f"{step} is done already" in printed
     assert re.search(r"whole_tumor +0\.875", printed)
 
@@ -164,14 +180,6 @@ def test_an_interrupted_training_continues(nnunet, tmp_path):
     assert nnunet.names() == ALL_STEPS[2:]
     assert nnunet.commands[0][3] == "1"
     assert nnunet.commands[0][-1] == "--c"
-
-
-def test_a_checkpoint_cut_short_is_dropped(tmp_path):
-    (tmp_path / "checkpoint_latest.pth").write_bytes(b"PK\x03\x04 the beginning of an archive")
-    assert not demo.has_checkpoint(tmp_path)
-    assert not list(tmp_path.iterdir())
-    torch.save({"current_epoch": 1}, tmp_path / "checkpoint_best.pth")
-    assert demo.has_checkpoint(tmp_path)
 
 
 def test_steps_after_a_redone_one_are_redone(nnunet, tmp_path):
@@ -202,12 +210,6 @@ def test_an_impossible_device_is_refused_before_anything_is_written(tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("available", "device"), [(True, "cuda"), (False, "cpu")])
-def test_device_auto_takes_cuda_where_there_is_one(monkeypatch, available, device):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    assert demo.choose_device("auto") == device
-
-
 def test_absent_nnunet_commands_are_named_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: None)
     with pytest.raises(UserError, match=r"nnUNetv2_plan_and_preprocess is neither in .* pip install nnunetv2"):
@@ -228,48 +230,6 @@ def test_a_file_in_the_folders_place_is_refused(nnunet, tmp_path):
         demo.run_demo(tmp_path / "file", "cpu")
 
 
-def test_run_command_logs_every_line_and_returns_the_exit_code(tmp_path):
-    lines: list[str] = []
-    program = "import os, sys; print('one'); print(os.environ['WORD'], file=sys.stderr); sys.exit(3)"
-    environment = {**os.environ, "WORD": "two", "PYTHONUNBUFFERED": "1"}
-    exit_code = demo.run_command([sys.executable, "-c", program], environment, tmp_path / "log", lines.append)
-    assert exit_code == 3
-    assert lines == ["one\n", "two\n"]
-    assert (tmp_path / "log").read_text() == "one\ntwo\n"
-
-
-def test_an_interrupted_command_does_not_run_on(tmp_path):
-    """Ctrl-C reaches the demo's children too; an interrupt sent to the demo alone has to be passed on."""
-    command = [sys.executable, "-u", "-c", "import os, time; print(os.getpid()); time.sleep(100)"]
-    program = f"""
-import os, pathlib, signal
-from nnunetv2_cfnet.demo import run_command
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-run_command({command!r}, dict(os.environ), pathlib.Path("log"), lambda line: print(line, flush=True))
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        child = int(process.stdout.readline())
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-    assert "KeyboardInterrupt" in errors
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
-
-
-def test_training_log_moves_the_bar():
-    with demo.tqdm(total=10, file=open(os.devnull, "w")) as bar:
-        read = demo.follow_epochs(bar)
-        read("2026-11-23 02:39:17.017807: Epoch 4 \n")
-        assert bar.n == 4  # a continued training
-        read("2026-11-23 02:39:39.606157: train_loss -0.3201 \n")
-        read("2026-11-23 02:39:39.606574: Pseudo dice [np.float32(0.8875), np.float32(0.6482), nan] \n")
-        read("2026-11-23 02:39:39.606657: Epoch time: 22.59 s \n")
-        assert bar.n == 5
-        assert bar.postfix == "loss -0.3201, Dice 0.89 0.65 nan"
-
-
 @pytest.mark.slow
 def test_demo_learns_on_cpu(tmp_path):
     """The real thing; a second run finds everything done."""
@@ -287,5 +247,5 @@ def test_demo_learns_on_cpu(tmp_path):
 
     second = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert second.returncode == 0, second.stdout + second.stderr
-    assert second.stdout.count("already") == 6
+    assert second.stdout.count("already") == 9
     assert "$ nnUNetv2" not in second.stdout

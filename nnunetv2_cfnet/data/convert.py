@@ -10,16 +10,11 @@ Worker processes import this module: nothing here imports torch, and nnunetv2 on
 import csv
 import gzip
 import json
-import multiprocessing
 import os
 import re
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,11 +23,11 @@ from typing import TypeVar
 
 import numpy as np
 import SimpleITK
-from tqdm import tqdm
 
 from nnunetv2_cfnet.data.checks import check_source, inspect_case
 from nnunetv2_cfnet.data.editions import AUTO, CHANNELS, TISSUES, Edition
 from nnunetv2_cfnet.data.findings import Finding, Kind, Severity
+from nnunetv2_cfnet.data.parallel import in_parallel
 from nnunetv2_cfnet.data.sources import SEGMENTATION, Source, SourceCase, find_cases
 from nnunetv2_cfnet.data.splits import make_splits
 from nnunetv2_cfnet.data.volumes import Geometry, geometry_of, shared_geometry, write_volume
@@ -103,7 +98,7 @@ def convert_brats(
     _print_source(source, decided=edition == AUTO)
 
     inspect = partial(inspect_case, edition=source.edition)
-    inspections = _in_parallel(inspect, source.cases, num_processes, "checking")
+    inspections = in_parallel(inspect, source.cases, num_processes, "checking")
     findings = [finding for inspection in inspections for finding in inspection.findings]
     findings += check_source(source, inspections)
     if fix_headers:
@@ -127,7 +122,7 @@ def convert_brats(
     _open_unfinished(target.unfinished, record)
     convert = partial(convert_case, edition=source.edition, folder=target.unfinished, symlink=symlink)
     try:
-        _in_parallel(convert, cases, num_processes, "converting")
+        in_parallel(convert, cases, num_processes, "converting")
     except KeyboardInterrupt:
         print(f"{target.unfinished} is kept: the same command goes on there.", file=sys.stderr)
         raise
@@ -231,57 +226,6 @@ def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> 
 
 
 # In parallel
-
-
-def _in_parallel(
-    function: Callable[[SourceCase], Result], cases: Sequence[SourceCase], num_processes: int, title: str
-) -> list[Result]:
-    """function(case) for all cases in worker processes, in their order, with a bar.
-
-    Raises:
-        UserError: a worker was killed.
-    """
-    executor = ProcessPoolExecutor(
-        min(num_processes, len(cases)), multiprocessing.get_context("spawn"), initializer=_prepare_worker
-    )
-    try:
-        with _ignored_interrupts():  # which workers start with, and keep
-            futures = [executor.submit(function, case) for case in cases]
-        for future in tqdm(as_completed(futures), total=len(futures), desc=title, unit="case"):
-            future.result()  # or its exception, at once
-        return [future.result() for future in futures]
-    except BrokenProcessPool as error:
-        raise UserError(
-            f"A process was killed while {title}, most likely for want of memory: the same command with a smaller -np "
-            "goes on."
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)  # after the cases at hand
-
-
-@contextmanager
-def _ignored_interrupts() -> Iterator[None]:
-    """Ctrl-C reaches all processes of a terminal: the main process alone deals with it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _prepare_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # of odd headers: they would break the bar
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    """A main process that was killed can't stop its workers, which would write on beside the next run's."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 # The conversion

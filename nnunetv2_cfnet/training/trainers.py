@@ -18,6 +18,7 @@ from nnunetv2_cfnet.planning.plans import CFNetPlans, cfnet_plans, keep_trained_
 
 # nnU-Net's own list (nnunetv2/training/nnUNetTrainer/variants/training_length/nnUNetTrainer_Xepochs.py)
 EPOCH_VARIANTS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)
+DEMO_EPOCHS = 10
 
 
 class nnUNetTrainerCFNet(nnUNetTrainer):
@@ -59,10 +60,8 @@ class nnUNetTrainerCFNet(nnUNetTrainer):
             self.print_to_log_file(note)
 
 
-class nnUNetTrainerCFNetDemo(nnUNetTrainerCFNet):
-    """A few minutes' training for the phantom of `nnunetv2_cfnet demo`; of no use for real data."""
-
-    epochs = 10
+class nnUNetTrainerCFNetDemoBaseline(nnUNetTrainer):
+    """nnUNetTrainer with the plan's own network, for a few minutes: what `nnunetv2_cfnet demo` compares CFNet with."""
 
     def __init__(
         self,
@@ -73,6 +72,7 @@ class nnUNetTrainerCFNetDemo(nnUNetTrainerCFNet):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = DEMO_EPOCHS
         self.num_iterations_per_epoch = 14
         self.num_val_iterations_per_epoch = 2
         self.save_every = 1
@@ -84,6 +84,10 @@ class nnUNetTrainerCFNetDemo(nnUNetTrainerCFNet):
         for group in optimizer.param_groups:
             group["momentum"] = 0.9
         return optimizer, scheduler
+
+
+class nnUNetTrainerCFNetDemo(nnUNetTrainerCFNetDemoBaseline, nnUNetTrainerCFNet):
+    """nnUNetTrainerCFNet for a few minutes, on the phantom of `nnunetv2_cfnet demo`; of no use for real data."""
 
 
 class nnUNetTrainerCFNetPublished(nnUNetTrainerCFNet):

@@ -48,7 +48,7 @@ def raw(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def in_this_process(monkeypatch) -> None:
     """Without worker processes, which take a second to start."""
-    monkeypatch.setattr(convert, "_in_parallel", lambda function, cases, *_: [function(case) for case in cases])
+    monkeypatch.setattr(convert, "in_parallel", lambda function, cases, *_: [function(case) for case in cases])
 
 
 def write_phantom(folder: Path, edition: str = "2021", num_cases: int = 2, plant: tuple[str, ...] = ()) -> Path:
@@ -420,21 +420,21 @@ def test_splits_of_an_earlier_conversion_are_warned_of(raw, tmp_path, monkeypatc
 SLOW = """
 import signal, sys, time
 from pathlib import Path
-from nnunetv2_cfnet.data import convert
+from nnunetv2_cfnet.data import convert, parallel
 
 def convert_case(case, **options):
     while case.name == sys.argv[2] and not Path(sys.argv[1], "..", "go").exists():
         time.sleep(0.02)
     WHOLE(case, **options)
 
-class Executor(convert.ProcessPoolExecutor):
+class Executor(parallel.ProcessPoolExecutor):
     def shutdown(self, **options):
         Path(sys.argv[1], "..", "stopping").touch()
         super().shutdown(**options)
 
 WHOLE = convert.convert_case
 convert.convert_case = convert_case
-convert.ProcessPoolExecutor = Executor
+parallel.ProcessPoolExecutor = Executor
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
@@ -550,7 +550,7 @@ def test_a_worker_that_is_killed_is_an_error_with_a_way_out(raw, tmp_path):
     release = write_phantom(tmp_path / "release", num_cases=1)
     source = find_cases(release)
     with pytest.raises(UserError, match=r"A process was killed while checking, most likely for want of memory: .* -np"):
-        convert._in_parallel(kill_itself, source.cases, 1, "checking")
+        convert.in_parallel(kill_itself, source.cases, 1, "checking")
 
 
 def kill_itself(case: object) -> None:
@@ -565,7 +565,7 @@ def test_worker_processes_give_results_in_order_and_import_no_torch(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     release = write_phantom(tmp_path / "release", num_cases=5)
     cases = find_cases(release).cases
-    assert convert._in_parallel(name_of, cases, 2, "naming") == [case.name for case in cases]
+    assert convert.in_parallel(name_of, cases, 2, "naming") == [case.name for case in cases]
 
 
 def name_of(case: object) -> str:

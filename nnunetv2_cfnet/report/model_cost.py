@@ -1,0 +1,146 @@
+"""What it cost to train a model, and how training went, from the folder that nnU-Net trained it in.
+
+Epoch times and curves are what nnU-Net logged (read_logs); parameters, FLOPs and the memory of a training step are
+found anew in a process for each model, the same way for all (measure_cost).
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.report.comparison import Cost, Curves
+from nnunetv2_cfnet.report.training_step import MARK
+
+DEVICES = ("cpu", "cuda")
+CHECKPOINT = "checkpoint_final.pth"
+LOGGED = ("train_losses", "val_losses", "mean_fg_dice", "epoch_start_timestamps", "epoch_end_timestamps")
+
+
+class Logs(NamedTuple):
+    """What the trainings of some folds logged.
+
+    curves: of each fold of each folder.
+    epoch_s: median time of an epoch in seconds, without the first of each fold; None where there is no other.
+    notes: why it is None.
+    """
+
+    curves: list[Curves]
+    epoch_s: float | None
+    notes: tuple[str, ...]
+
+
+def read_logs(model_folders: Sequence[Path], folds: Sequence[int | str]) -> Logs:
+    """Read curves and epoch times from the final checkpoint of each fold.
+
+    Pseudo Dice is the logged mean_fg_dice: of each epoch alone, not nnU-Net's moving average over epochs. Checkpoints
+    are unpickled as nnU-Net itself does it, which runs what a forged one brings along; weights are not read.
+
+    Args:
+        model_folders: of one model; several are its replicates, and epochs of all of them count.
+        folds: of each; numbers, or "all".
+
+    Raises:
+        UserError: a checkpoint is missing, can't be read or holds no log.
+    """
+    logs = [(str(fold), _read_log(folder / f"fold_{fold}" / CHECKPOINT)) for folder in model_folders for fold in folds]
+    curves = [Curves(fold, log["train_losses"], log["val_losses"], log["mean_fg_dice"]) for fold, log in logs]
+    durations = [
+        end - start
+        for _, log in logs
+        for start, end in list(zip(log["epoch_start_timestamps"], log["epoch_end_timestamps"], strict=False))[1:]
+    ]
+    if not durations:
+        return Logs(curves, None, ("No epoch time: the first epoch of a fold is left out, and there is no other.",))
+    return Logs(curves, median(durations), ())
+
+
+def measure_cost(model_folder: Path, configuration: str, device: str) -> Cost:
+    """Count parameters and FLOPs and measure the peak memory of a training step, in a fresh process.
+
+    On the CPU small blocks of memory are kept apart from large ones, which go back to the system as soon as they are
+    freed. So the peak is what the step holds; left alone, glibc adds several per cent, different ones in each run.
+
+    Args:
+        model_folder: TRAINER__PLANS__CONFIGURATION, with plans.json and dataset.json.
+        configuration: of the plans.
+        device: "cpu" or "cuda"; its memory is measured.
+
+    Returns:
+        Where something fails, None in its place and a note why. The time of an epoch is left to read_logs.
+
+    Raises:
+        UserError: another device.
+    """
+    if device not in DEVICES:
+        raise UserError(f"memory is measured on {' or '.join(DEVICES)}, not on {device!r}; choose one of them.")
+    command = [sys.executable, "-m", "nnunetv2_cfnet.report.training_step"]
+    with tempfile.TemporaryDirectory(prefix="nnunetv2_cfnet_cost_") as folder:
+        environment = {
+            **os.environ,
+            **dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), folder),
+            "nnUNet_wandb_enabled": "0",
+            # glibc alone reads it: a threshold that is set stays as it is, and doesn't grow with what was freed
+            "MALLOC_MMAP_THRESHOLD_": "65536",
+        }
+        outcome = subprocess.run(
+            [*command, str(model_folder.resolve()), configuration, device],
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )  # which kills the process where Ctrl-C interrupts it
+    return cost_of(outcome, device)
+
+
+def cost_of(outcome: subprocess.CompletedProcess[str], device: str) -> Cost:
+    """What a run of training_step found, and a note of how it failed if it did.
+
+    Args:
+        outcome: with its output.
+        device: told where the run did not come so far as to tell more of it.
+    """
+    lines = [line.partition(MARK) for line in outcome.stdout.splitlines()]
+    findings = [json.loads(finding) for _, mark, finding in lines if mark]
+    notes = [finding.pop("note") for finding in findings if "note" in finding]
+    if outcome.returncode:
+        notes.append(f"A training step could not be measured: {_cause(outcome)}")
+    fields = {key: value for finding in findings for key, value in finding.items()}
+    return Cost(**{"device": device, **fields}, notes=tuple(notes))
+
+
+def _cause(outcome: subprocess.CompletedProcess[str]) -> str:
+    if outcome.returncode < 0:
+        name = signal.Signals(-outcome.returncode).name
+        return f"killed by {name}{', most likely because memory ran out' if name == 'SIGKILL' else ''}."
+    lines = [line for line in outcome.stderr.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"exit code {outcome.returncode}."
+
+
+def _read_log(checkpoint: Path) -> Mapping[str, list[float]]:
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint} is not there: finish the training of this fold with nnUNetv2_train and --c.")
+    try:
+        log = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False).get("logging") or {}
+    except Exception as error:  # unpickling raises whatever it comes upon
+        raise UserError(
+            f"{checkpoint} can't be read, most likely it was cut short ({' '.join(str(error).split())[:200]}). Copy it "
+            "anew from where the training ran, or train this fold again."
+        ) from error
+    missing = [key for key in LOGGED if key not in log]
+    if missing:
+        raise UserError(
+            f"{checkpoint} does not hold what nnU-Net's trainers log ({', '.join(missing)}), so it tells neither "
+            "curves nor epoch times. Train this fold with nnUNetv2_train, or compare this model's predictions instead."
+        )
+    return {key: [float(value) for value in log[key]] for key in LOGGED}

@@ -1,0 +1,270 @@
+"""A comparison -> compare.json, compare.md, figures and report.html in one folder.
+
+    comparison -> pictures -> sections -> Markdown, with figures/NAME.png beside it
+                                       -> HTML, one file with everything in it
+               -> JSON
+
+Everything is made in a temporary folder beside the target and moved there when it is whole.
+"""
+
+import base64
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.evaluation.evaluate import RULES, summarise
+from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.report.cases import case_pictures
+from nnunetv2_cfnet.report.comparison import Comparison, Model
+from nnunetv2_cfnet.report.figures import Picture, box_plots, difference_plots, training_curves
+from nnunetv2_cfnet.report.statistics import MIN_CASES
+from nnunetv2_cfnet.report.tables import (
+    Table,
+    Verdict,
+    cost_table,
+    rank_table,
+    replicate_table,
+    summary_tables,
+    tables_of_tests,
+    verdicts,
+)
+
+JSON, MARKDOWN, HTML, FIGURES = "compare.json", "compare.md", "report.html", "figures"
+ROUGH_BELOW = 20  # cases; intervals of fewer are too narrow more often than they say
+# Characters that Markdown, or the HTML that it may hold, takes for more than themselves.
+MARKDOWN_ESCAPES = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", **{character: f"\\{character}" for character in r"\|*`[]$"}}
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report; its contents are shown in the order of the fields."""
+
+    key: str
+    title: str
+    verdicts: Sequence[Verdict] = ()
+    paragraphs: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+
+
+def write_report(comparison: Comparison, out: Path) -> None:
+    """Write compare.json, compare.md, report.html and figures/*.png into a folder.
+
+    An earlier report there is replaced, with the figures that it alone had; other files stay.
+
+    Raises:
+        UserError: the folder, or a file of it, is something else.
+    """
+    out = out.expanduser().resolve()
+    _check_place(out)
+    sections = make_sections(comparison)
+    pictures = [picture for section in sections for picture in section.pictures]
+    contents = {
+        **{f"{FIGURES}/{picture.name}.png": picture.png for picture in pictures},
+        MARKDOWN: to_markdown(comparison.title, sections).encode(),
+        HTML: to_html(comparison.title, sections).encode(),
+        # the last one: an interrupted move leaves the list of the figures that are to be replaced
+        JSON: to_json(comparison, [picture.name for picture in pictures]).encode(),
+    }
+    former = _former_figures(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as unfinished:
+        Path(unfinished, FIGURES).mkdir()
+        for name, content in contents.items():
+            Path(unfinished, name).write_bytes(content)
+        (out / FIGURES).mkdir(parents=True, exist_ok=True)
+        for name in contents:
+            Path(unfinished, name).replace(out / name)
+    for name in former - {picture.name for picture in pictures}:
+        (out / FIGURES / f"{name}.png").unlink(missing_ok=True)
+
+
+def make_sections(comparison: Comparison) -> list[Section]:
+    """All of the report in reading order; parts that there is nothing to say about are left out."""
+    replicates = replicate_table(comparison)
+    cases = case_pictures(comparison)
+    sections = [
+        Section("verdict", "Verdict", verdicts=verdicts(comparison), paragraphs=_reservations(comparison)),
+        Section("tests", "All paired tests", tables=tables_of_tests(comparison)),
+        Section("means", "Means and medians", tables=summary_tables(comparison)),
+        Section("ranks", "Ranks", tables=[rank_table(comparison)]),
+        Section("cost", "Cost", tables=[cost_table(comparison)]),
+        Section("replicates", "Replicates", tables=[replicates] if replicates else []),
+        Section("curves", "Training curves", pictures=training_curves(comparison)),
+        Section("boxes", "All cases", pictures=box_plots(comparison)),
+        Section("differences", "Paired differences", pictures=difference_plots(comparison)),
+        Section("cases", "Best, median and worst case", paragraphs=cases.problems, pictures=cases.pictures),
+        Section("how", "How it was computed", paragraphs=_definitions(comparison)),
+        Section("provenance", "Provenance", tables=[_provenance_table(comparison)]),
+    ]
+    return [section for section in sections if any(_contents(section))]
+
+
+def to_markdown(title: str, sections: Sequence[Section]) -> str:
+    """As GitHub shows it, with figures linked."""
+    lines = [f"# {_escaped(title)}", ""]
+    for section in sections:
+        lines += [f"## {_escaped(section.title)}", ""]
+        if section.verdicts:
+            lines += [*(f"- {_escaped(verdict.sentence)}" for verdict in section.verdicts), ""]
+        for paragraph in section.paragraphs:
+            lines += [_escaped(paragraph), ""]
+        for table in section.tables:
+            lines += [f"### {_escaped(table.caption)}", "", *_markdown_rows(table), ""]
+        for picture in section.pictures:
+            link = f"![{_escaped(picture.alt)}]({FIGURES}/{picture.name}.png)"
+            lines += [f"### {_escaped(picture.title)}", "", link, ""]
+    return "\n".join(lines)
+
+
+def to_html(title: str, sections: Sequence[Section]) -> str:
+    """One page that needs nothing else, no network and no script."""
+    environment = Environment(
+        loader=PackageLoader("nnunetv2_cfnet", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
+    return environment.get_template("report.html.jinja").render(title=title, sections=sections)
+
+
+def to_json(comparison: Comparison, figures: Sequence[str]) -> str:
+    """Everything, as strict JSON: null where there is no number."""
+    content = {
+        "title": comparison.title,
+        "regions": comparison.regions,
+        "metrics": {name: metric._asdict() for name, metric in METRICS.items()},
+        "models": [_model_content(model) for model in comparison.models],
+        "tests": [asdict(test) for test in comparison.tests],
+        "ranks": comparison.ranks,
+        "references": comparison.references,
+        "notes": comparison.notes,
+        "provenance": comparison.provenance,
+        "rules": RULES,
+        "figures": figures,
+    }
+    return json.dumps(_strict(content), indent=1, allow_nan=False) + "\n"
+
+
+def _model_content(model: Model) -> dict[str, Any]:
+    by_case: dict[str, dict] = {}
+    for row in model.rows.to_dict("records"):
+        by_case.setdefault(row["case"], {})[row["region"]] = {metric: row[metric] for metric in METRICS}
+    return {
+        "name": model.name,
+        "summary": summarise(model.rows),
+        "cost": asdict(model.cost) if model.cost else None,
+        "replicate_means": model.replicate_means,
+        "curves": [asdict(curves) for curves in model.curves],
+        "predictions": model.predictions,
+        "cases": by_case,
+    }
+
+
+def _strict(content: Any) -> Any:
+    """The same in JSON's own types."""
+    if isinstance(content, Mapping):
+        return {str(key): _strict(value) for key, value in content.items()}
+    if isinstance(content, str | bool | int | None):
+        return content
+    if isinstance(content, Path):
+        return str(content)
+    if isinstance(content, np.generic):
+        return _strict(content.item())
+    if isinstance(content, float):
+        return content if np.isfinite(content) else None
+    return [_strict(value) for value in content]
+
+
+def _check_place(out: Path) -> None:
+    for folder in (out, out / FIGURES):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(
+                f"{folder} is a file, and a folder is to be written there: choose another -o, or remove it."
+            )
+    for file in (out / name for name in (JSON, MARKDOWN, HTML)):
+        if file.is_dir():
+            raise UserError(f"{file} is a folder, and a file is to be written there: choose another -o, or remove it.")
+
+
+def _former_figures(out: Path) -> set[str]:
+    """Names of the figures that an earlier report in this folder lists as its own."""
+    try:
+        figures = json.loads((out / JSON).read_text(encoding="utf-8"))["figures"]
+        return {name for name in figures if Path(name).name == name}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _contents(section: Section) -> tuple[Sequence, ...]:
+    return section.verdicts, section.paragraphs, section.tables, section.pictures
+
+
+def _reservations(comparison: Comparison) -> list[str]:
+    """What a reader of the verdicts has to know."""
+    notes = list(comparison.notes)
+    counts = [test.num_cases for test in comparison.tests]
+    if not counts:
+        return ["There is one model: nothing is compared.", *notes] if len(comparison.models) == 1 else notes
+    if min(counts) < MIN_CASES:
+        notes.append(f"With fewer than {MIN_CASES} cases there is no interval, and no difference can be shown.")
+    elif min(counts) < ROUGH_BELOW:
+        notes.append(
+            f"With {min(counts)} cases, fewer than {ROUGH_BELOW}, the intervals are rough: they tend to be too narrow."
+        )
+    return [
+        *notes,
+        "Each verdict is that of one 95 % interval: of twenty where nothing differs, about one excludes zero by "
+        "chance. Holm's column corrects for the number of tests, the intervals do not.",
+        "An interval tells how the result varies with the cases, not with the seed of a training: two trainings of one "
+        "model differ as well.",
+    ]
+
+
+def _definitions(comparison: Comparison) -> list[str]:
+    """How the numbers came about, and who defined them."""
+    first = comparison.models[0].name
+    return [
+        f"Regions and their labels: {_region_text(comparison)}.",
+        *(f"{name[:1].upper()}{name[1:]}: {rule}" for name, rule in RULES.items()),
+        f"Cases are paired by name, and a difference is {first} minus the other model: the mean over cases for metrics "
+        "within 0 and 1, the median for distances, whose penalty for a missed region would dominate a mean. Intervals: "
+        "bootstrap over cases (BCa, Efron 1987; percentiles where BCa has no value). p: Wilcoxon's signed-rank test "
+        "with differences of zero split evenly, corrected by Holm (1979) over all tests of this report. The verdict is "
+        "by the interval: better or worse where it excludes zero.",
+        "Mean rank: models are ranked in each case and region by Dice and by HD95, ties share their mean rank, and all "
+        "ranks are averaged, after BraTS (Bakas et al. 2018, arXiv:1811.02629; without its permutation test).",
+        "FLOPs are two for each multiply-add. The epoch time is the median without the first epoch of each fold.",
+    ]
+
+
+def _region_text(comparison: Comparison) -> str:
+    return "; ".join(f"{region} {', '.join(map(str, labels))}" for region, labels in comparison.regions.items())
+
+
+def _provenance_table(comparison: Comparison) -> Table:
+    rows = [(str(name), str(value)) for name, value in comparison.provenance.items()]
+    return Table("Made with", ("what", "value"), rows, text_columns=(0, 1))
+
+
+def _markdown_rows(table: Table) -> list[str]:
+    marks = ["---" if index in table.text_columns else "---:" for index in range(len(table.header))]
+    return [
+        f"| {' | '.join(cells)} |"
+        for cells in (map(_escaped, table.header), marks, *(map(_escaped, row) for row in table.rows))
+    ]
+
+
+def _escaped(text: str) -> str:
+    return text.translate(MARKDOWN_ESCAPES)

@@ -1,0 +1,151 @@
+"""nnU-Net's console commands as steps that are shown, logged and can be resumed: for the demo and the benchmark."""
+
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sysconfig
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nnunetv2_cfnet.errors import UserError
+
+NUM_LOG_LINES = 15  # shown when a command fails
+
+
+@dataclass(frozen=True)
+class Step:
+    """One nnU-Net command and what it leaves behind.
+
+    Args:
+        name: Names the log and the `.done` file.
+        command: The command as a user would type it.
+        product: The last thing that the command writes.
+        obstacles: What an interrupted run of this step may have left and a new one must not find.
+        num_epochs: Of a training, for its progress bar.
+    """
+
+    name: str
+    command: list[str]
+    product: Path
+    obstacles: list[Path] = field(default_factory=list)
+    num_epochs: int | None = None
+
+
+def choose_device(device: str) -> str:
+    """Turn auto into cuda or cpu, and refuse what this machine does not have."""
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device cuda was asked for, but torch finds no CUDA device here; choose --device cpu (or auto), or install "
+            "a driver and a torch build with CUDA"
+        )
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def find_command(name: str) -> str:
+    """Find a console command, first beside the running interpreter, then on PATH."""
+    scripts = sysconfig.get_path("scripts")
+    path = shutil.which(name, path=scripts) or shutil.which(name)
+    if path is None:
+        raise UserError(
+            f"nnU-Net's command {name} is neither in {scripts} nor on PATH; install nnunetv2 into this environment "
+            f"with: pip install nnunetv2"
+        )
+    return path
+
+
+def has_checkpoint(fold_folder: Path) -> bool:
+    """Tell whether a training can continue."""
+    return any(zipfile.is_zipfile(path) for path in fold_folder.glob("checkpoint_*.pth"))
+
+
+def drop_torn_checkpoints(fold_folder: Path) -> None:
+    """Remove the checkpoints that an interruption cut short, which nnU-Net would fail to load."""
+    for path in fold_folder.glob("checkpoint_*.pth"):
+        if not zipfile.is_zipfile(path):  # torch's checkpoints are zip archives
+            path.unlink()
+
+
+def run_step(step: Step, environment: Mapping[str, str], logs: Path) -> None:
+    """Run one command with its progress shown and its output logged; a UserError if it fails."""
+    for obstacle in step.obstacles:
+        shutil.rmtree(obstacle, ignore_errors=True)
+    log = logs / f"{step.name}.log"
+    print(f"\n$ {shlex.join(step.command)}", flush=True)
+    start = time.monotonic()
+    if step.num_epochs is None:
+        bar = tqdm(bar_format="  {elapsed}  {desc}", leave=False, disable=None)  # only where a person watches
+        follow = follow_lines(bar)
+    else:
+        bar = tqdm(total=step.num_epochs, unit="epoch", desc=step.name)
+        follow = follow_epochs(bar)
+    with bar:
+        exit_code = run_command([find_command(step.command[0]), *step.command[1:]], environment, log, follow)
+    if exit_code != 0:
+        last_lines = "".join(log.read_text().splitlines(keepends=True)[-NUM_LOG_LINES:])
+        raise UserError(
+            f"{step.command[0]} failed with exit code {exit_code}. The last lines of {log}:\n\n{last_lines}\n"
+            f"Once the cause is mended, the same command continues with this step."
+        )
+    print(f"  done in {time.monotonic() - start:.0f} s (log: {log})", flush=True)
+
+
+def run_command(command: list[str], environment: Mapping[str, str], log: Path, on_line: Callable[[str], None]) -> int:
+    """Run a command, append its output to `log`, hand each line on, and return the exit code."""
+    with (
+        log.open("a") as log_file,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                log_file.write(line)
+                log_file.flush()
+                on_line(line)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)  # a terminal's Ctrl-C has reached it already, a `kill -INT` has not
+            process.communicate()
+            raise
+    return process.returncode
+
+
+def follow_lines(bar: tqdm) -> Callable[[str], None]:
+    """Make a reader that shows the latest line of output."""
+
+    def on_line(line: str) -> None:
+        bar.set_description_str(line.strip()[:80])
+
+    return on_line
+
+
+def follow_epochs(bar: tqdm) -> Callable[[str], None]:
+    """Make a reader of nnU-Net's training log that moves the bar."""
+
+    def on_line(line: str) -> None:
+        if match := re.search(r": Epoch (\d+)\s*$", line):
+            bar.update(int(match[1]) - bar.n)  # a continued training starts at a later epoch
+        elif match := re.search(r": train_loss (\S+)", line):
+            bar.set_postfix_str(f"loss {match[1]}", refresh=False)
+        elif match := re.search(r": Pseudo dice (.+)", line):
+            dice = " ".join(f"{float(value):.2f}" for value in re.findall(r"\d\.\d+|nan", match[1]))
+            bar.set_postfix_str(f"{bar.postfix}, Dice {dice}", refresh=False)
+        elif ": Epoch time" in line:
+            bar.update(1)
+        elif ": predicting" in line:
+            bar.set_description("validating")
+
+    return on_line

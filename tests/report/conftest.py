@@ -1,0 +1,161 @@
+"""Made-up comparisons: models with invented metrics, and small masks and images on disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import SimpleITK
+from scipy.ndimage import gaussian_filter
+
+from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.report.comparison import Comparison, Cost, Curves, Model
+from nnunetv2_cfnet.report.statistics import brats_ranks, paired_tests
+
+REGIONS = {"whole_tumor": (1, 2, 3), "tumor_core": (2, 3), "enhancing_tumor": (3,)}
+CHANNELS = ("T1", "T1ce", "T2", "FLAIR")
+MODELS = ("nnUNetTrainerCFNet", "nnUNetTrainer", "nnUNetTrainer__nnUNetResEncUNetMPlans", "four", "five")
+
+
+@pytest.fixture
+def make_model() -> Callable[..., Model]:
+    """Makes a model of given values: {region: {metric: [a value for each case]}}, or those of one region."""
+
+    def make(name: str, values: dict, region: str = "tumour") -> Model:
+        by_region = values if isinstance(next(iter(values.values())), dict) else {region: values}
+        tables = []
+        for region_name, columns in by_region.items():
+            table = pandas.DataFrame(columns)
+            table.insert(0, "case", [f"case_{index}" for index in range(len(table))])
+            table.insert(1, "region", region_name)
+            tables.append(table)
+        rows = pandas.concat(tables, ignore_index=True)
+        return Model(name, rows.reindex(columns=["case", "region", *METRICS]), {})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_comparison(tmp_path_factory) -> Callable[..., Comparison]:
+    """Makes a comparison with everything that a report can show."""
+
+    def make(
+        num_cases: int = 8,
+        num_models: int = 2,
+        regions: dict[str, tuple[int, ...]] = REGIONS,
+        shape: tuple[int, ...] = (10, 32, 28),
+        images: bool = True,
+        suffix: str = ".nii.gz",
+        names: tuple[str, ...] = MODELS,
+        **changes,
+    ) -> Comparison:
+        folder = tmp_path_factory.mktemp("comparison")
+        generator = np.random.default_rng(0)
+        cases = [f"case_{index:03d}" for index in range(num_cases)]
+        difficulty = generator.beta(2, 6, (num_cases, len(regions)))
+        models = tuple(
+            Model(
+                name=name,
+                rows=_rows(cases, regions, difficulty * (1 + 0.2 * index), generator),
+                predictions=_write(folder / f"predictions_{index}", cases, suffix, shape, generator, len(REGIONS)),
+                cost=Cost(
+                    parameters=31_195_594 + index,
+                    forward_flops=10**12,
+                    epoch_s=None if index else 93.4,
+                    step_peak_bytes=4 << 30,
+                    device="made-up GPU",
+                    notes=("epoch time: its checkpoints are gone",) if index else (),
+                ),
+                curves=[_curves(str(fold), generator) for fold in range(3)],
+                replicate_means=[{region: 0.8 + 0.01 * replicate for region in regions} for replicate in range(2)],
+            )
+            for index, name in enumerate(names[:num_models])
+        )
+        arguments = {
+            "title": "Dataset001_Phantom, 3d_fullres, folds 0 to 2",
+            "regions": regions,
+            "models": models,
+            "tests": paired_tests(models, regions),
+            "ranks": brats_ranks(models),
+            "references": _write(folder / "references", cases, suffix, shape, generator, len(REGIONS)),
+            "images": {case: _write_images(folder, case, suffix, shape, generator) for case in cases} if images else {},
+            "notes": ("All values are made up.",),
+            "provenance": {"nnunetv2": "2.8.1", "command": "nnunetv2_cfnet compare -d 1 -c 3d_fullres"},
+        }
+        return Comparison(**{**arguments, **changes})
+
+    return make
+
+
+def _rows(cases: list[str], regions: dict, difficulty: np.ndarray, generator: np.random.Generator) -> pandas.DataFrame:
+    rows = []
+    for case_index, case in enumerate(cases):
+        for region_index, region in enumerate(regions):
+            dice = float(np.clip(1 - difficulty[case_index, region_index] + generator.normal(0, 0.02), 0, 1))
+            last = region_index == len(regions) - 1
+            hd95 = 20 * (1 - dice) + generator.uniform()
+            volume, predicted, dice_nnunet = 40.0, 40 + generator.normal(), dice
+            if last and case_index == 1:  # missed
+                dice, dice_nnunet, hd95, predicted = 0.0, 0.0, 373.13, 0.0
+            if last and case_index == 2:  # rightly left out
+                dice, dice_nnunet, hd95, volume, predicted = 1.0, float("nan"), 0.0, 0.0, 0.0
+            values = dict.fromkeys(METRICS, dice) | {
+                "dice_nnunet": dice_nnunet,
+                "hd95": hd95,
+                "hd95_max": hd95,
+                "assd": hd95 / 3,
+                "specificity": 1 - 1e-4 * generator.uniform(),
+                "lesion_hd95": hd95,
+                "volume_reference_ml": volume,
+                "volume_prediction_ml": predicted,
+            }
+            rows.append({"case": case, "region": region, **values})
+    return pandas.DataFrame(rows)
+
+
+def _curves(fold: str, generator: np.random.Generator) -> Curves:
+    falling = np.exp(-np.arange(50) / 15)
+    return Curves(
+        fold=fold,
+        train_losses=list(falling - 0.8 + generator.normal(0, 0.02, 50)),
+        val_losses=list(falling - 0.7 + generator.normal(0, 0.03, 50)),
+        pseudo_dice=list(0.9 - falling + generator.normal(0, 0.02, 50)),
+    )
+
+
+def _write(
+    folder: Path, cases: list[str], suffix: str, shape: tuple[int, ...], generator: np.random.Generator, num_labels: int
+) -> dict[str, Path]:
+    """A mask for each case: ellipsoids within each other, labels 1 to `num_labels` from outside to inside."""
+    folder.mkdir()
+    paths = {}
+    for case in cases:
+        mask = np.zeros(shape, np.uint8)
+        centre = np.array(shape) / 2 + generator.normal(0, 1, len(shape))
+        offsets = (np.moveaxis(np.indices(shape), 0, -1) - centre) / shape
+        distance = np.linalg.norm(offsets, axis=-1)
+        for label in range(1, num_labels + 1):
+            mask[distance < 0.36 * (1 - (label - 1) / num_labels)] = label
+        paths[case] = folder / f"{case}{suffix}"
+        _save(mask, paths[case])
+    return paths
+
+
+def _write_images(
+    folder: Path, case: str, suffix: str, shape: tuple[int, ...], generator: np.random.Generator
+) -> dict[str, Path]:
+    paths = {}
+    for channel in CHANNELS:
+        image = (120 + 150 * gaussian_filter(generator.normal(size=shape), 2)).clip(60, 250).astype(np.uint8)
+        image[..., :2] = 0
+        paths[channel] = folder / f"{case}_{channel}{suffix}"
+        _save(image, paths[channel])
+    return paths
+
+
+def _save(array: np.ndarray, path: Path) -> None:
+    image = SimpleITK.GetImageFromArray(array)
+    if array.ndim == 3:
+        image.SetSpacing((1.0, 1.0, 3.0))
+    SimpleITK.WriteImage(image, str(path))

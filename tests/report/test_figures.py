@@ -1,0 +1,228 @@
+"""Figures: what they show, on which slice, and that odd inputs are drawn."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK
+from matplotlib.figure import Figure
+
+from nnunetv2_cfnet.report.cases import case_pictures, choose_channels, notable_cases, read_slice
+from nnunetv2_cfnet.report.comparison import Comparison, Curves
+from nnunetv2_cfnet.report.figures import (
+    COLOURS,
+    box_plots,
+    difference_plots,
+    model_colours,
+    new_figure,
+    to_png,
+    training_curves,
+    wrapped,
+)
+
+PNG = b"\x89PNG\r\n"
+SIX_REGIONS = {f"region {label}": (label,) for label in range(1, 7)}
+
+
+def write_case(folder, name, mask, spacing=(1.0, 1.0, 1.0), direction=None):
+    image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing[: mask.ndim])
+    if direction:
+        image.SetDirection(direction)
+    SimpleITK.WriteImage(image, str(folder / f"{name}.nii.gz"))
+    return folder / f"{name}.nii.gz"
+
+
+@pytest.fixture
+def make_one_case(make_model, tmp_path):
+    """Makes a comparison of one case from masks; label 1 is the region."""
+
+    def make(reference, prediction, images=None, **more) -> Comparison:
+        model = make_model("model", {"dice": [0.5], "hd95": [1.0]})
+        model = replace(model, predictions={"case_0": write_case(tmp_path, "prediction", prediction, **more)})
+        return Comparison(
+            title="title",
+            regions={"tumour": (1,)},
+            models=[model],
+            tests=[],
+            ranks={"model": 1.0},
+            references={"case_0": write_case(tmp_path, "reference", reference, **more)},
+            images={"case_0": images or {}},
+        )
+
+    return make
+
+
+def all_pictures(comparison):
+    cases = case_pictures(comparison)
+    assert not cases.problems
+    return [*box_plots(comparison), *difference_plots(comparison), *training_curves(comparison), *cases.pictures]
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_cases": 1, "num_models": 1, "regions": {"tumour": (1,)}},
+        {"num_cases": 2, "num_models": 5, "regions": SIX_REGIONS},
+        {"num_cases": 7, "shape": (30, 24), "suffix": ".png"},
+        {"num_cases": 3, "images": False},
+        {"num_cases": 1251, "num_models": 2, "regions": {"tumour": (1,)}, "shape": (2, 6, 6), "tests": ()},
+        {"num_cases": 3, "names": ("a $x$ price of $", "_b"), "regions": {"$^region$": (1,)}},
+    ],
+    ids=["one of all", "five models, six regions", "2D", "no images", "1251 cases", "formulas"],
+)
+def test_odd_comparisons_are_drawn(make_comparison, arguments):
+    pictures = all_pictures(make_comparison(**arguments))
+    assert all(picture.png.startswith(PNG) and len(picture.png) < 700_000 for picture in pictures)
+    assert len({picture.name for picture in pictures}) == len(pictures)
+
+
+def test_every_alt_text_names_what_is_shown(make_comparison):
+    comparison = make_comparison()
+    by_name = {picture.name: picture.alt for picture in all_pictures(comparison)}
+    assert set(by_name) == {
+        *("dice_boxes", "hd95_boxes", "dice_differences", "hd95_differences", "training_curves"),
+        *("case_best", "case_median", "case_worst"),
+    }
+    dice = comparison.models[0].rows.query("region == 'whole_tumor'")["dice"].median()
+    assert f"nnUNetTrainerCFNet: whole_tumor {dice:.3g}, tumor_core" in by_name["dice_boxes"]
+    test = comparison.tests[0]
+    told = f"nnUNetTrainer, whole_tumor: {test.wins} wins, {test.ties} ties, {test.losses} losses"
+    assert told in by_name["dice_differences"]
+    assert "FLAIR and T1ce with the reference's regions filled" in by_name["case_worst"]
+
+
+def test_a_model_has_one_colour_in_every_figure(make_comparison):
+    colours = model_colours(make_comparison(num_models=5).models)
+    assert list(colours.values()) == list(COLOURS[:5])
+    assert len(set(COLOURS)) == len(COLOURS)
+
+
+def test_without_curves_there_is_no_figure_of_them(make_comparison):
+    comparison = make_comparison()
+    assert not training_curves(replace(comparison, models=[replace(model, curves=()) for model in comparison.models]))
+
+
+def test_folds_of_different_length_and_one_without_epochs_are_drawn(make_comparison):
+    comparison = make_comparison()
+    curves = [Curves("0", [0.1] * 5, [0.1] * 5, [0.5] * 5), Curves("1", [0.2], [0.2], [0.7]), Curves("2", [], [], [])]
+    models = [replace(comparison.models[0], curves=curves), replace(comparison.models[1], curves=())]
+    (picture,) = training_curves(replace(comparison, models=models))
+    assert "nnUNetTrainerCFNet ends at a mean pseudo Dice of 0.600 over 2 folds." in picture.alt
+
+
+def test_a_picture_that_is_too_large_gets_a_lower_resolution(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, buffer, dpi, **_: (drawn.append(dpi), buffer.write(b"0" * dpi)))
+    figure, _ = new_figure(1, 1, height=1)
+    assert len(to_png(figure, max_bytes=80)) == 75
+    assert drawn == [130, 110, 90, 75]
+
+
+def test_long_names_are_wrapped_and_no_formulas():
+    assert wrapped("nnUNetTrainer__nnUNetResEncUNetMPlans", 2) == "nnUNetTrainer__\nnnUNetResEncUNetMPlans"
+    assert wrapped("$a$", 2) == r"\$a\$"
+
+
+def test_best_median_and_worst_case_by_mean_dice_over_regions(make_model):
+    # means 0.5, 0.9, 0.7, 0.3, 0.6: in order case 1, 2, 4, 0, 3
+    core, whole = [0.4, 0.9, 0.6, 0.3, 0.6], [0.6, 0.9, 0.8, 0.3, 0.6]
+    model = make_model("a", {"core": {"dice": core}, "whole": {"dice": whole}})
+    assert notable_cases(model) == {
+        "best": ("case_1", pytest.approx(0.9)),
+        "median": ("case_4", pytest.approx(0.6)),
+        "worst": ("case_3", pytest.approx(0.3)),
+    }
+
+
+def test_of_few_cases_none_is_shown_twice(make_model):
+    assert list(notable_cases(make_model("a", {"dice": [0.5]}))) == ["only"]
+    assert [case for case, _ in notable_cases(make_model("a", {"dice": [0.5, 0.7]})).values()] == ["case_1", "case_0"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["T1", "T1ce", "T2", "FLAIR"], ["FLAIR", "T1ce"]),
+        (["t2f", "t1n", "t1c", "t2w"], ["t2f", "t1c"]),
+        (["FLAIR", "T1w", "t1gd", "T2w"], ["FLAIR", "t1gd"]),
+        (["CT", "PET", "MRI"], ["CT", "PET"]),
+        (["FLAIR", "T1"], ["FLAIR", "T1"]),
+        (["CT"], ["CT"]),
+        ([], []),
+    ],
+)
+def test_flair_and_t1ce_are_shown_and_else_the_first_two_channels(names, expected):
+    assert choose_channels(names) == expected
+
+
+def test_the_slice_is_where_the_reference_is_largest(make_one_case):
+    reference, prediction = np.zeros((2, 5, 6, 7))
+    reference[1, :2, :2], reference[3, 1:4, 2:6] = 1, 1
+    prediction[0] = 1
+    drawn = read_slice(make_one_case(reference, prediction, spacing=(1.0, 2.0, 5.0)), "case_0")
+    assert drawn.place == "slice 4 of 5"
+    np.testing.assert_array_equal(drawn.reference, reference[3])
+    np.testing.assert_array_equal(drawn.predictions["model"], prediction[3])
+    assert drawn.aspect == 2  # a pixel is 1 mm wide and 2 mm high
+
+
+def test_with_an_empty_reference_the_slice_is_where_the_prediction_is_largest(make_one_case):
+    reference, prediction = np.zeros((2, 5, 6, 7))
+    reference[2] = 3  # a label of no region
+    prediction[4, 2, 2] = 1
+    assert read_slice(make_one_case(reference, prediction), "case_0").place == "slice 5 of 5"
+    prediction[:] = 0
+    assert read_slice(make_one_case(reference, prediction), "case_0").place == "slice 3 of 5"
+
+
+def test_volumes_are_turned_so_that_slices_are_axial(make_one_case):
+    # array axes (z, y, x) with the image's first axis to the left, the second to the back, the third down
+    reference = np.zeros((5, 6, 7))
+    reference[1, 2, 3] = 1
+    flipped = (1, 0, 0, 0, 1, 0, 0, 0, -1)
+    drawn = read_slice(make_one_case(reference, reference, direction=flipped), "case_0")
+    assert drawn.place == "slice 4 of 5"
+    assert drawn.reference[2, 3] == 1
+
+
+def test_a_deviating_header_of_the_prediction_does_not_turn_it_away_from_the_reference(make_one_case, tmp_path):
+    reference = np.zeros((3, 6, 7))
+    reference[1, 2, 3] = 1
+    comparison = make_one_case(reference, reference)
+    write_case(tmp_path, "prediction", reference, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    drawn = read_slice(comparison, "case_0")
+    np.testing.assert_array_equal(drawn.reference, drawn.predictions["model"])
+
+
+def test_colour_images_are_shown_in_grey(make_one_case, tmp_path):
+    mask = np.zeros((8, 9))
+    mask[2:4, 3:6] = 1
+    colours = np.stack([np.full((8, 9), value, np.uint8) for value in (30, 60, 90)], axis=-1)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(colours, isVector=True), str(tmp_path / "colour.png"))
+    comparison = make_one_case(mask, mask, images={"R": tmp_path / "colour.png"})
+    drawn = read_slice(comparison, "case_0")
+    np.testing.assert_array_equal(drawn.backgrounds["R"], np.full((8, 9), 60))
+    assert drawn.place == ""
+
+
+def test_without_images_the_picture_says_so(make_one_case):
+    mask = np.ones((3, 6, 7))
+    ((picture,), _) = case_pictures(make_one_case(mask, mask))
+    assert "The images are not there: the background is the reference's mask." in picture.alt
+
+
+def test_a_case_that_can_not_be_read_is_told(make_one_case, tmp_path):
+    mask = np.ones((3, 6, 7))
+    comparison = make_one_case(mask, mask)
+    (tmp_path / "prediction.nii.gz").write_bytes(b"no image")
+    pictures, (problem,) = case_pictures(comparison)
+    assert not pictures
+    assert problem.startswith("The only case, case_0, can't be drawn: ")
+    assert "prediction.nii.gz" in problem
+
+
+def test_a_prediction_of_another_size_is_told(make_one_case):
+    _, (problem,) = case_pictures(make_one_case(np.ones((3, 6, 7)), np.ones((3, 6, 8))))
+    assert "prediction.nii.gz has the size (8, 6, 3), and the reference (7, 6, 3)" in problem

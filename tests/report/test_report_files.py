@@ -1,0 +1,326 @@
+"""write_report: what is in compare.json, compare.md and report.html, and what an earlier report becomes."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.report import write
+from nnunetv2_cfnet.report.comparison import Cost, PairedTest
+from nnunetv2_cfnet.report.tables import cost_table, number, p_text, replicate_table, verdict_line
+from nnunetv2_cfnet.report.write import write_report
+
+TEST = PairedTest(
+    other="nnUNetTrainer",
+    region="enhancing_tumor",
+    metric="dice",
+    num_cases=73,
+    difference=0.021,
+    interval=(0.004, 0.04),
+    p_value=0.012,
+    p_holm=0.31,
+    wins=40,
+    ties=3,
+    losses=30,
+    verdict="better",
+)
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text, of an HTML file."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def attributes(self, name):
+        return [attributes[name] for _, attributes in self.tags if name in attributes]
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def comparison(make_comparison):
+    return make_comparison(num_models=3)
+
+
+@pytest.fixture(scope="module")
+def report(comparison, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "new" / "out"
+    write_report(comparison, out)
+    return out
+
+
+def test_the_report_is_four_things(report):
+    assert {path.name for path in report.iterdir()} == {"compare.json", "compare.md", "report.html", "figures"}
+    assert {path.name for path in report.parent.iterdir()} == {"out"}
+
+
+def test_the_page_needs_nothing_else(report):
+    html = (report / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert len(html.encode()) < 5_000_000
+    assert all(source.startswith("data:image/png;base64,") for source in page.attributes("src"))
+    assert all(link.startswith("#") for link in page.attributes("href"))
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_the_contents_lead_to_every_section(report):
+    page = Page((report / "report.html").read_text(encoding="utf-8"))
+    sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    assert page.attributes("href") == [f"#{section}" for section in sections]
+    assert sections == [
+        *("verdict", "tests", "means", "ranks", "cost", "replicates", "curves"),
+        *("boxes", "differences", "cases", "how", "provenance"),
+    ]
+
+
+def test_every_picture_is_described(report):
+    page = Page((report / "report.html").read_text(encoding="utf-8"))
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) == 8
+    assert all(len(attributes["alt"]) > 50 for attributes in pictures)
+
+
+def test_markdown_has_the_verdicts_first_and_links_every_figure(report, comparison):
+    markdown = (report / "compare.md").read_text(encoding="utf-8")
+    _, _, heading, _, *lines = markdown.splitlines()
+    assert heading == "## Verdict"
+    num_verdicts = 2 * 2 * 3  # other models, metrics, regions
+    assert all(line.startswith("- ") for line in lines[:num_verdicts])
+    assert "- whole_tumor, Dice: nnUNetTrainerCFNet " in lines[0]
+    linked = re.findall(r"!\[.+\]\((figures/\w+\.png)\)", markdown)
+    assert sorted(linked) == sorted(f"figures/{path.name}" for path in (report / "figures").iterdir())
+
+
+def test_markdown_tables_have_as_many_cells_in_every_row(report):
+    tables = re.findall(r"(?:^\|.*\n)+", (report / "compare.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert len(tables) == 2 + 3 + 4  # others, regions, and ranks, cost, replicates, provenance
+    for table in tables:
+        rows = table.splitlines()
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+        assert set(rows[1]) == set("|-: ") or set(rows[1]) == set("|- ")
+
+
+def test_json_is_strict_and_holds_everything(report, comparison):
+    def refuse(constant):
+        pytest.fail(f"{constant} is no JSON")
+
+    content = json.loads((report / "compare.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert content["regions"] == {"whole_tumor": [1, 2, 3], "tumor_core": [2, 3], "enhancing_tumor": [3]}
+    assert [model["name"] for model in content["models"]] == [model.name for model in comparison.models]
+    first = content["models"][0]
+    rows = comparison.models[0].rows
+    assert first["summary"]["tumor_core"]["metrics"]["dice"]["brats"]["mean"] == pytest.approx(
+        rows[rows["region"] == "tumor_core"]["dice"].mean()
+    )
+    assert first["summary"]["enhancing_tumor"]["metrics"]["dice"]["nnunet"]["num_cases"] == 7  # one of 8 is NaN
+    assert first["cases"]["case_002"]["enhancing_tumor"]["dice_nnunet"] is None
+    assert set(first["cases"]["case_000"]["tumor_core"]) == set(METRICS)
+    assert first["cost"]["parameters"] == 31_195_594
+    assert len(first["curves"][0]["pseudo_dice"]) == 50
+    assert len(content["tests"]) == len(comparison.tests)
+    assert content["tests"][0]["interval"] == list(comparison.tests[0].interval)
+    assert content["ranks"] == comparison.ranks
+    assert content["notes"] == list(comparison.notes)
+    assert content["provenance"] == comparison.provenance
+    assert content["replicates" if "replicates" in content else "figures"] == [
+        *("training_curves", "dice_boxes", "hd95_boxes", "dice_differences", "hd95_differences"),
+        *("case_best", "case_median", "case_worst"),
+    ]
+
+
+def test_names_are_escaped(make_comparison, tmp_path):
+    comparison = make_comparison(num_cases=2, names=('<b>&"', "a|b*`[c]"), regions={"<i>": (1,), "x|y": (2,)})
+    write_report(comparison, tmp_path / "out")
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert not {"b", "i"} & {tag for tag, _ in page.tags}
+    assert "<b>" not in html
+    assert "<i>" not in html
+    assert "&lt;b&gt;&amp;&#34;" in html
+    assert '<b>&" against a|b*`[c]' in page.text
+    assert any('<b>&"' in alt for alt in page.attributes("alt"))
+    markdown = (tmp_path / "out" / "compare.md").read_text(encoding="utf-8")
+    assert "<b>" not in markdown
+    assert r"&lt;b&gt;&amp;\" against a\|b\*\`\[c\]".replace('\\"', '"') in markdown
+    assert r"| x\|y | Dice | 2 |" in markdown
+
+
+def test_a_failure_leaves_the_earlier_report(comparison, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    write_report(comparison, out)
+    before = contents(tmp_path)
+    changed = replace(comparison, title="another title")
+    monkeypatch.setattr(write, "to_html", lambda *_: pytest.fail("a bug"))
+    with pytest.raises(pytest.fail.Exception, match="a bug"):
+        write_report(changed, out)
+    assert contents(tmp_path) == before
+
+
+def test_a_full_disk_leaves_the_earlier_report(comparison, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    write_report(comparison, out)
+    before = contents(tmp_path)
+
+    def fail(self, content):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_bytes", fail)
+        with pytest.raises(OSError, match="No space left"):
+            write_report(replace(comparison, title="another title"), out)
+    assert contents(tmp_path) == before
+
+
+def test_a_new_report_removes_figures_that_only_the_earlier_one_had(comparison, tmp_path):
+    write_report(comparison, tmp_path)
+    (tmp_path / "figures" / "mine.png").write_bytes(b"not ours")
+    (tmp_path / "notes.txt").write_text("not ours")
+    models = [replace(model, curves=()) for model in comparison.models]
+    write_report(replace(comparison, models=models, title="without curves"), tmp_path)
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert "training_curves.png" not in names
+    assert {"mine.png", "dice_boxes.png"} <= names
+    assert (tmp_path / "notes.txt").exists()
+    assert "# without curves" in (tmp_path / "compare.md").read_text(encoding="utf-8")
+
+
+def test_a_listed_figure_outside_the_folder_is_not_removed(comparison, tmp_path):
+    out = tmp_path / "out"
+    (out / "figures").mkdir(parents=True)
+    (tmp_path / "precious.png").write_bytes(b"not ours")
+    (out / "compare.json").write_text('{"figures": ["../../precious"]}')
+    write_report(comparison, out)
+    assert (tmp_path / "precious.png").exists()
+
+
+@pytest.mark.parametrize("name", ["", "figures"])
+def test_a_file_in_the_place_of_a_folder_is_refused(comparison, tmp_path, name):
+    file = tmp_path / "out" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("a file")
+    with pytest.raises(UserError, match=f"{re.escape(str(file))} is a file, and a folder is to be written there"):
+        write_report(comparison, tmp_path / "out")
+    assert file.read_text() == "a file"
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(comparison, tmp_path):
+    (tmp_path / "compare.md").mkdir()
+    with pytest.raises(UserError, match=r"compare\.md is a folder, and a file is to be written there"):
+        write_report(comparison, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["compare.md"]
+
+
+@pytest.mark.parametrize(
+    ("num_cases", "sentence"),
+    [
+        (3, "With fewer than 6 cases there is no interval, and no difference can be shown."),
+        (8, "With 8 cases, fewer than 20, the intervals are rough: they tend to be too narrow."),
+        (20, None),
+    ],
+)
+def test_the_verdict_says_how_far_few_cases_carry(make_comparison, num_cases, sentence):
+    verdict, *_ = write.make_sections(make_comparison(num_cases, images=False))
+    assert "All values are made up." in verdict.paragraphs
+    told = [paragraph for paragraph in verdict.paragraphs if paragraph.startswith("With ")]
+    assert told == ([sentence] if sentence else [])
+
+
+def test_one_model_alone_is_reported_without_tests(make_comparison, tmp_path):
+    write_report(make_comparison(num_models=1), tmp_path)
+    markdown = (tmp_path / "compare.md").read_text(encoding="utf-8")
+    assert "There is one model: nothing is compared." in markdown
+    assert "Paired differences" not in markdown
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {},
+            "enhancing_tumor, Dice: nnUNetTrainerCFNet is better than nnUNetTrainer (mean difference +0.021, 95 % "
+            "interval 0.004 to 0.040, 73 cases; Wilcoxon p 0.012, with Holm 0.31)",
+        ),
+        (
+            {"metric": "hd95", "difference": 1.5, "interval": (0.25, 3.0), "verdict": "worse", "p_value": 1e-7},
+            "enhancing_tumor, HD95: nnUNetTrainerCFNet is worse than nnUNetTrainer (median difference +1.50 mm, 95 % "
+            "interval 0.25 to 3.00 mm, 73 cases; Wilcoxon p < 0.0001, with Holm 0.31)",
+        ),
+        (
+            {"interval": (-0.004, 0.04), "verdict": "no difference shown"},
+            "enhancing_tumor, Dice: no difference shown between nnUNetTrainerCFNet and nnUNetTrainer (mean difference "
+            "+0.021, 95 % interval −0.004 to 0.040, 73 cases; Wilcoxon p 0.012, with Holm 0.31)",
+        ),
+        (
+            {"interval": None, "p_value": None, "p_holm": None, "num_cases": 1, "verdict": "no difference shown"},
+            "enhancing_tumor, Dice: no difference shown between nnUNetTrainerCFNet and nnUNetTrainer (mean difference "
+            "+0.021, 1 case: too few for an interval)",
+        ),
+    ],
+    ids=["better", "worse", "no difference", "one case"],
+)
+def test_verdict_lines(changes, line):
+    assert verdict_line("nnUNetTrainerCFNet", replace(TEST, **changes)) == line
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [
+        (0.8765, "dice", "0.876"),
+        (1.0, "dice", "1.000"),
+        (0.99987, "specificity", "0.9999"),
+        (0.0002, "dice", "0.0002"),
+        (-0.0002, "dice", "−0.0002"),
+        (-1e-12, "dice", "0.000000"),
+        (0.0, "dice", "0.000"),
+        (373.128, "hd95", "373.13"),
+        (float("nan"), "dice", "–"),
+        (None, "dice", "–"),
+    ],
+)
+def test_numbers_never_read_as_0_or_1_where_they_are_not(value, metric, text):
+    assert number(value, metric) == text
+
+
+def test_p_values():
+    assert [p_text(p) for p in (None, 1.0, 0.0312, 0.00012, 0.00009)] == ["–", "1", "0.031", "0.00012", "< 0.0001"]
+
+
+def test_cost_has_a_dash_and_the_reason_where_nothing_was_measured(make_comparison):
+    comparison = make_comparison(num_cases=1, images=False)
+    first, second = comparison.models
+    models = [
+        replace(first, cost=None),
+        replace(second, cost=Cost(2_500_000, 10**9, 12.25, 3 << 20, "cpu", ("a", "b"))),
+    ]
+    rows = cost_table(replace(comparison, models=models)).rows
+    assert rows[0] == (first.name, "–", "–", "–", "–", "–", "not measured")
+    assert rows[1] == (second.name, "2.5 M", "1.0 G", "12.2 s", "3 MiB", "cpu", "a; b")
+
+
+def test_replicates_are_told_with_their_spread(make_comparison):
+    comparison = make_comparison(num_cases=1, images=False, regions={"tumour": (1,)})
+    first, second = comparison.models
+    # standard deviation of 0.8, 0.9, 0.7 by hand: sqrt((0 + 0.01 + 0.01) / 2) = 0.1
+    replicates = [{"tumour": 0.8}, {"tumour": 0.9}, {"tumour": 0.7}]
+    models = [replace(first, replicate_means=replicates), replace(second, replicate_means=())]
+    table = replicate_table(replace(comparison, models=models))
+    assert table.rows == [(first.name, "tumour", "0.800, 0.900, 0.700", "0.200", "0.100")]
+    assert replicate_table(replace(comparison, models=[second])) is None or not second.replicate_means

@@ -1,0 +1,195 @@
+"""Paired statistics with values worked out by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.report.statistics import (
+    TESTED_METRICS,
+    bootstrap_interval,
+    brats_ranks,
+    case_differences,
+    paired_tests,
+    verdict,
+    wilcoxon_p,
+)
+
+BETTER_DICE = [0.9, 0.8, 0.7, 0.6, 0.9, 0.8, 0.7, 0.5]
+WORSE_DICE = [0.8, 0.6, 0.7, 0.5, 0.7, 0.7, 0.4, 0.6]
+
+
+def only_test(first, other, metric="dice"):
+    (test,) = [test for test in paired_tests([first, other], ["tumour"]) if test.metric == metric]
+    return test
+
+
+def test_difference_wins_ties_and_losses_are_seen_from_the_first_model(make_model):
+    # differences 0.1, 0.2, 0, 0.1, 0.2, 0.1, 0.3, -0.1: their sum is 0.9
+    test = only_test(make_model("a", {"dice": BETTER_DICE}), make_model("b", {"dice": WORSE_DICE}))
+    assert (test.other, test.region, test.num_cases) == ("b", "tumour", 8)
+    assert test.difference == pytest.approx(0.9 / 8)
+    assert (test.wins, test.ties, test.losses) == (6, 1, 1)
+    assert test.verdict == "better"
+
+
+def test_a_smaller_distance_wins_and_its_difference_is_the_median(make_model):
+    # differences -1, -1, -1, -2, -2, -3, 370, -1: median -1, mean 44.9
+    first = make_model("a", {"hd95": [1, 2, 3, 4, 5, 6, 373, 8]})
+    other = make_model("b", {"hd95": [2, 3, 4, 6, 7, 9, 3, 9]})
+    test = only_test(first, other, "hd95")
+    assert test.difference == -1
+    assert (test.wins, test.ties, test.losses) == (7, 0, 1)
+    assert test.verdict == "better"
+    assert only_test(other, first, "hd95").verdict == "worse"
+
+
+def test_cases_are_paired_by_name_whatever_their_order(make_model):
+    first, other = make_model("a", {"dice": BETTER_DICE}), make_model("b", {"dice": WORSE_DICE})
+    shuffled = replace(other, rows=other.rows.sort_values("dice"))
+    assert only_test(first, shuffled) == only_test(first, other)
+
+
+def test_models_with_different_cases_are_refused(make_model):
+    first, other = make_model("a", {"dice": BETTER_DICE}), make_model("b", {"dice": WORSE_DICE[:-1]})
+    with pytest.raises(ValueError, match="a and b have different cases or regions"):
+        paired_tests([first, other], ["tumour"])
+
+
+def test_an_interval_around_zero_shows_no_difference_although_the_means_differ(make_model):
+    first = make_model("a", {"dice": [0.9, 0.5, 0.9, 0.5, 0.9, 0.5, 0.9, 0.9]})
+    other = make_model("b", {"dice": [0.5, 0.9, 0.5, 0.9, 0.5, 0.9, 0.6, 0.8]})
+    test = only_test(first, other)
+    assert test.difference == pytest.approx(0.05)
+    assert test.interval[0] < 0 < test.interval[1]
+    assert test.verdict == "no difference shown"
+
+
+@pytest.mark.parametrize(
+    ("interval", "larger_is_better", "expected"),
+    [
+        ((0.1, 0.2), True, "better"),
+        ((0.1, 0.2), False, "worse"),
+        ((-0.2, -0.1), True, "worse"),
+        ((-0.2, -0.1), False, "better"),
+        ((-0.1, 0.2), True, "no difference shown"),
+        ((0.0, 0.2), True, "no difference shown"),
+        ((-0.2, 0.0), False, "no difference shown"),
+        (None, True, "no difference shown"),
+    ],
+)
+def test_the_verdict_follows_the_interval_and_the_direction(interval, larger_is_better, expected):
+    assert verdict(interval, larger_is_better) == expected
+
+
+def test_below_six_cases_nothing_is_claimed(make_model):
+    first, other = make_model("a", {"dice": [0.9] * 5}), make_model("b", {"dice": [0.1] * 5})
+    test = only_test(first, other)
+    assert test.difference == pytest.approx(0.8)
+    assert (test.interval, test.p_value, test.p_holm) == (None, None, None)
+    assert test.wins == 5
+    assert test.verdict == "no difference shown"
+
+
+def test_equal_differences_give_that_value_twice(make_model):
+    # 0.9 - 0.8 and 0.5 - 0.4 differ in the last bits only
+    first = make_model("a", {"dice": [0.9, 0.5, 0.9, 0.5, 0.9, 0.5]})
+    other = make_model("b", {"dice": [0.8, 0.4, 0.8, 0.4, 0.8, 0.4]})
+    test = only_test(first, other)
+    assert test.interval == (0.1, 0.1)
+    assert test.verdict == "better"
+    assert test.p_value == pytest.approx(2 / 2**6)  # all six on one side
+
+
+def test_equal_models_tie_in_every_case(make_model):
+    first = make_model("a", {"dice": [0.1 + 0.2] * 6})
+    other = make_model("b", {"dice": [0.3] * 6})
+    assert 0.1 + 0.2 != 0.3
+    test = only_test(first, other)
+    assert (test.wins, test.ties, test.losses) == (0, 6, 0)
+    assert (test.difference, test.interval, test.p_value) == (0, (0, 0), 1)
+    assert test.verdict == "no difference shown"
+
+
+def test_a_median_amid_ties_falls_back_to_percentiles():
+    # Leaving out any one case leaves the median 0, so that BCa divides zero by zero.
+    differences = np.array([0.0] * 9 + [-5.0])
+    assert bootstrap_interval(differences, "hd95") == (0, 0)
+
+
+def test_the_interval_of_a_known_sample_is_right():
+    # the mean of 200 values with deviation 1 has a standard error of 1 / sqrt(200)
+    differences = np.random.default_rng(1).normal(0.5, 1, 200)
+    low, high = bootstrap_interval(differences, "dice")
+    standard_error = differences.std(ddof=1) / np.sqrt(200)
+    np.testing.assert_allclose([low, high], differences.mean() + 1.96 * standard_error * np.array([-1, 1]), atol=0.02)
+
+
+def test_the_same_data_give_the_same_interval(make_model):
+    models = [make_model("a", {"dice": BETTER_DICE}), make_model("b", {"dice": WORSE_DICE})]
+    assert paired_tests(models, ["tumour"]) == paired_tests(models, ["tumour"])
+
+
+def test_wilcoxon_splits_zeros_between_both_sides():
+    # Six wins have p = 2 / 2^6. With a zero instead of one of them p is larger (how much, versions of scipy do not
+    # agree on: exact or by the normal distribution).
+    assert wilcoxon_p(np.array([1.0, 2, 3, 4, 5, 6])) == pytest.approx(2 / 64)
+    assert 2 / 64 < wilcoxon_p(np.array([0.0, 1, 2, 3, 4, 5])) < 0.1
+    assert wilcoxon_p(np.zeros(6)) == 1
+
+
+def test_holm_corrects_over_all_tests(make_model):
+    # p of dice: all six better, 2 / 64. p of sensitivity: all equal, 1. Holm: 2 * 2/64 and 1.
+    ones = [1.0] * 6
+    first = make_model("a", {"dice": [0.7, 0.8, 0.6, 0.9, 0.5, 0.4], "sensitivity": ones})
+    other = make_model("b", {"dice": [0.6, 0.6, 0.3, 0.5, 0.0, -0.2], "sensitivity": ones})
+    tests = {test.metric: test for test in paired_tests([first, other], ["tumour"])}
+    assert tests.keys() == {"dice", "sensitivity"}
+    assert tests["dice"].p_value == pytest.approx(2 / 64)
+    assert tests["dice"].p_holm == pytest.approx(4 / 64)
+    assert tests["sensitivity"].p_holm == 1
+
+
+def test_holm_of_known_p_values(make_model, monkeypatch):
+    # sorted 0.01, 0.03, 0.04: times 3, 2, 1 gives 0.03, 0.06, 0.04, and none may be below the one before
+    p_values = iter([0.03, 0.01, 0.04])
+    monkeypatch.setattr("nnunetv2_cfnet.report.statistics.wilcoxon_p", lambda differences: next(p_values))
+    values = {"dice": BETTER_DICE, "hd95": BETTER_DICE, "assd": BETTER_DICE}
+    tests = paired_tests([make_model("a", values), make_model("b", values)], ["tumour"])
+    assert [test.p_holm for test in tests] == pytest.approx([0.06, 0.03, 0.06])
+
+
+def test_every_other_model_region_and_metric_with_a_direction_is_tested(make_comparison):
+    comparison = make_comparison(num_models=3)
+    assert len(comparison.tests) == 2 * 3 * 9
+    assert {test.metric for test in comparison.tests} == set(TESTED_METRICS)
+    assert not {"dice_nnunet", "volume_reference_ml", "volume_prediction_ml"} & set(TESTED_METRICS)
+    assert len(TESTED_METRICS) + 3 == len(METRICS)
+
+
+def test_a_case_without_a_value_is_left_out_and_the_count_tells(make_model):
+    first, other = make_model("a", {"assd": [1, 2, 3, 4, 5, 6, 7]}), make_model("b", {"assd": [2] * 6 + [float("nan")]})
+    assert only_test(first, other, "assd").num_cases == 6
+    assert list(case_differences(first, other, "tumour", "assd")) == [-1, 0, 1, 2, 3, 4]
+
+
+def test_ranks_with_ties_by_hand(make_model):
+    # Dice: case 0 ranks a 1, b 2, c 3; case 1: a and b tie for 1 and 2, c 3. HD95, smaller is better: case 0 a 3, b 1,
+    # c 2; case 1 all tie at 2.
+    models = [
+        make_model("a", {"dice": [0.9, 0.8], "hd95": [5.0, 2.0]}),
+        make_model("b", {"dice": [0.8, 0.8], "hd95": [1.0, 2.0]}),
+        make_model("c", {"dice": [0.7, 0.1], "hd95": [3.0, 2.0]}),
+    ]
+    assert brats_ranks(models) == {
+        "a": pytest.approx((1 + 1.5 + 3 + 2) / 4),
+        "b": pytest.approx((2 + 1.5 + 1 + 2) / 4),
+        "c": pytest.approx((3 + 3 + 2 + 2) / 4),
+    }
+
+
+def test_ranks_are_averaged_over_regions(make_model):
+    good, bad = {"dice": [0.9], "hd95": [1.0]}, {"dice": [0.5], "hd95": [9.0]}
+    models = [make_model("a", {"core": good, "whole": bad}), make_model("b", {"core": bad, "whole": bad})]
+    assert brats_ranks(models) == {"a": 1.25, "b": 1.75}
