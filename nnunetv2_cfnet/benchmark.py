@@ -4,14 +4,16 @@
     -> the report of `nnunetv2_cfnet compare` over all replicates
 
 Data and plans are the user's, in nnUNet_raw and nnUNet_preprocessed. Models are trained into OUT/replicate_0,
-OUT/replicate_1, .., each in the place of nnUNet_results; they differ by chance, since nnU-Net sets no seed. What is there
-already is not done again, so an interrupted benchmark goes on.
+OUT/replicate_1, .., each in the place of nnUNet_results; they differ by chance, since nnU-Net sets no seed. What is
+there already is not done again, so an interrupted benchmark goes on.
 """
 
+import io
 import os
 import shlex
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
 
@@ -32,28 +34,12 @@ DEFAULT_MODELS = (
 )
 NUM_EPOCHS = 1000  # of nnUNetTrainer and nnUNetTrainerCFNet
 CASCADE = "3d_cascade_fullres"  # trains on what another configuration predicts
+COMMANDS = ("nnUNetv2_extract_fingerprint", "nnUNetv2_plan_experiment", "nnUNetv2_preprocess", "nnUNetv2_train")
 # plans -> the command that makes them
 PLANNERS = {DEFAULT_PLANS: ["nnUNetv2_plan_experiment"]}
 for _size in ("M", "L", "XL"):
     PLANNERS[f"nnUNetResEncUNet{_size}Plans"] = ["nnUNetv2_plan_experiment", "-pl", f"nnUNetPlannerResEnc{_size}"]
     PLANNERS[f"nnUNetCFNetPlans{_size}"] = ["nnunetv2_cfnet", "plan", "-pl", f"nnUNetPlannerCFNet{_size}"]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What is trained, and for how long.
-
-    Args:
-        models: TRAINER__PLANS; the first is compared with each of the others.
-        folds: of each model.
-        num_epochs: of each training; None: what the trainers have.
-        replicates: trainings of each model and fold.
-    """
-
-    models: Sequence[str]
-    folds: Sequence[int]
-    num_epochs: int | None
-    replicates: int
 
 
 def benchmark(
@@ -87,43 +73,40 @@ def benchmark(
         UserError: bad input, before anything is run; or a command that failed.
     """
     device = choose_device(device)
-    budget = Budget(_models(trainers, num_epochs), folds, num_epochs, replicates)
-    _check(configuration, budget)
+    models = _models(trainers, num_epochs)
+    _check(configuration, models, folds, replicates, num_epochs)
     dataset = dataset_name(dataset_id)
     raw, preprocessed = _folder("nnUNet_raw") / dataset, _folder("nnUNet_preprocessed") / dataset
     out = out.expanduser().resolve()
-    logs = out / "logs"
-    if not dry_run:
-        logs.mkdir(parents=True, exist_ok=True)
 
     def run(step: Step, **variables: str) -> None:
         if dry_run:
             print(shlex.join(step.command))
         else:
-            run_step(step, {**os.environ, **variables}, logs)
+            (out / "logs").mkdir(parents=True, exist_ok=True)
+            run_step(step, {**os.environ, **variables}, out / "logs")
 
-    _prepare(dataset_id, configuration, budget.models, raw, preprocessed, run)
+    _prepare(dataset_id, configuration, models, raw, preprocessed, run)
     results = [out / f"replicate_{replicate}" for replicate in range(replicates)]
     for folder in results:
-        if dry_run:
-            print(f"export nnUNet_results={shlex.quote(str(folder))}")
-        else:
-            folder.mkdir(exist_ok=True)
-        for model, fold in product(budget.models, folds):
+        print(f"\nexport nnUNet_results={shlex.quote(str(folder))}")
+        if not dry_run:
+            folder.mkdir(parents=True, exist_ok=True)
+        for model, fold in product(models, folds):
             if not dry_run:
                 drop_torn_checkpoints(_fold_folder(folder / dataset, model, configuration, fold))
-            step = _training(dataset_id, configuration, model, fold, folder / dataset, device, budget.num_epochs)
+            step = _training(dataset_id, configuration, model, fold, folder / dataset, device, num_epochs)
             if step.product.exists():
                 print(f"# {folder.name}, {model}, fold {fold} is done already")
             else:
                 run(step, nnUNet_results=str(folder))
     if dry_run:
-        print(f"# and, over all replicates, the comparison of {', '.join(budget.models)} in {out / 'comparison'}")
+        print(f"# and, over all replicates, the comparison of {', '.join(models)} in {out / 'comparison'}")
         return
     compare_models(
         dataset_id,
         configuration,
-        budget.models,
+        models,
         folds=folds,
         out=out / "comparison",
         num_processes=num_processes,
@@ -146,37 +129,33 @@ def _models(trainers: Sequence[str], num_epochs: int | None) -> list[str]:
     return models
 
 
-def _check(configuration: str, budget: Budget) -> None:
+def _check(
+    configuration: str, models: Sequence[str], folds: Sequence[int], replicates: int, num_epochs: int | None
+) -> None:
     if configuration == CASCADE:
         raise UserError(
             f"-c {CASCADE} is trained on predictions of 3d_lowres: train it with nnU-Net's commands, then compare."
         )
-    if len(set(budget.models)) < max(2, len(budget.models)):
-        raise UserError(f"--trainers {' '.join(budget.models)}: give two models or more, each once.")
-    if budget.replicates < 1:
-        raise UserError(f"--replicates {budget.replicates}: give at least 1.")
-    if len(set(budget.folds)) < len(budget.folds):
-        raise UserError(f"--folds {' '.join(map(str, budget.folds))}: give each once.")
-    for model in budget.models:
-        trainer = model.partition("__")[0]
-        try:
-            recursive_find_trainer_class_by_name(trainer)
-        except RuntimeError:
-            raise UserError(
-                f"{trainer} is no trainer that nnU-Net finds"
-                + (
-                    f"; with --epochs, --trainers need a variant _{budget.num_epochs}epochs."
-                    if budget.num_epochs
-                    else "."
-                )
-            ) from None
-    for command in (
-        "nnUNetv2_extract_fingerprint",
-        "nnUNetv2_plan_experiment",
-        "nnUNetv2_preprocess",
-        "nnUNetv2_train",
-    ):
+    if len(set(models)) < max(2, len(models)):
+        raise UserError(f"--trainers {' '.join(models)}: give two models or more, each once.")
+    if replicates < 1:
+        raise UserError(f"--replicates {replicates}: give at least 1.")
+    if len(set(folds)) < len(folds) or min(folds) < 0:
+        raise UserError(f"--folds {' '.join(map(str, folds))}: give each once, from 0 on.")
+    for trainer in {model.partition("__")[0]: None for model in models}:
+        _check_trainer(trainer, num_epochs)
+    for command in COMMANDS:
         find_command(command)
+
+
+def _check_trainer(trainer: str, num_epochs: int | None) -> None:
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # the search tells of every step and import
+            warnings.simplefilter("ignore")
+            recursive_find_trainer_class_by_name(trainer)
+    except RuntimeError:
+        hint = f": with --epochs {num_epochs}, take --trainers that have this variant" if num_epochs else ""
+        raise UserError(f"nnU-Net finds no trainer {trainer}{hint}.") from None
 
 
 def _folder(variable: str) -> Path:

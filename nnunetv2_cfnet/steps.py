@@ -28,7 +28,7 @@ class Step:
         command: The command as a user would type it.
         product: The last thing that the command writes.
         obstacles: What an interrupted run of this step may have left and a new one must not find.
-        num_epochs: Of a training, for its progress bar.
+        num_epochs: Of a training, for its progress bar; None where it is not known.
     """
 
     name: str
@@ -85,7 +85,7 @@ def run_step(step: Step, environment: Mapping[str, str], logs: Path) -> None:
     log = logs / f"{step.name}.log"
     print(f"\n$ {shlex.join(step.command)}", flush=True)
     start = time.monotonic()
-    if step.num_epochs is None:
+    if step.command[0] != "nnUNetv2_train":
         bar = tqdm(bar_format="  {elapsed}  {desc}", leave=False, disable=None)  # only where a person watches
         follow = follow_lines(bar)
     else:

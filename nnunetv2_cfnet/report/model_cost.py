@@ -19,8 +19,9 @@ import torch
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.report.comparison import Cost, Curves
-from nnunetv2_cfnet.report.training_step import MARK
 
+# What training_step puts before its findings. It stands here, since importing nnU-Net's trainer takes seconds.
+MARK = "nnunetv2_cfnet.report.training_step: "
 DEVICES = ("cpu", "cuda")
 CHECKPOINT = "checkpoint_final.pth"
 LOGGED = ("train_losses", "val_losses", "mean_fg_dice", "epoch_start_timestamps", "epoch_end_timestamps")
@@ -68,7 +69,7 @@ def measure_cost(model_folder: Path, configuration: str, device: str) -> Cost:
     """Count parameters and FLOPs and measure the peak memory of a training step, in a fresh process.
 
     On the CPU small blocks of memory are kept apart from large ones, which go back to the system as soon as they are
-    freed. So the peak is what the step holds; left alone, glibc adds several per cent, different ones in each run.
+    freed. So the peak is what the step holds; left alone, glibc adds about a tenth, and another amount in each run.
 
     Args:
         model_folder: TRAINER__PLANS__CONFIGURATION, with plans.json and dataset.json.

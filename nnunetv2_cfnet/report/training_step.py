@@ -20,8 +20,8 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters
+from nnunetv2_cfnet.report.model_cost import MARK
 
-MARK = "nnunetv2_cfnet.report.training_step: "
 MOST_SKIPPED_STEPS = 20  # gradient scaling halves its factor, 65536 at first, with each
 
 

@@ -31,23 +31,11 @@ def open_in_browser(html, folder, width=1200):
     """What the probe found, and the lines that the page wrote to the console."""
     page = folder / "page.html"
     page.write_text(html.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
-    result = subprocess.run(
-        [
-            CHROMIUM,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"),
-            *(
-                "--enable-logging=stderr",
-                "--v=0",
-                f"--user-data-dir={folder / 'profile'}",
-                f"--window-size={width},900",
-            ),
-            *("--virtual-time-budget=5000", "--dump-dom", page.as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    flags += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000", "--dump-dom"]
+    flags += [f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900"]
+    command = [CHROMIUM, *flags, page.as_uri()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r'<pre id="drawn">(.*?)</pre>', result.stdout)
     assert found, f"the page did not load:\n{result.stderr}"
     return json.loads(found[1]), [line for line in result.stderr.splitlines() if ":CONSOLE" in line]

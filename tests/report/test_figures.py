@@ -7,6 +7,7 @@ import pytest
 import SimpleITK
 from matplotlib.figure import Figure
 
+from nnunetv2_cfnet.report import figures
 from nnunetv2_cfnet.report.cases import case_pictures, choose_channels, notable_cases, read_slice
 from nnunetv2_cfnet.report.comparison import Comparison, Curves
 from nnunetv2_cfnet.report.figures import (
@@ -59,25 +60,38 @@ def all_pictures(comparison):
     return [*box_plots(comparison), *difference_plots(comparison), *training_curves(comparison), *cases.pictures]
 
 
+@pytest.fixture
+def quick_drawing(monkeypatch):
+    monkeypatch.setattr(figures, "RESOLUTIONS_DPI", (30,))
+
+
+@pytest.mark.usefixtures("quick_drawing")
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize(
     "arguments",
     [
         {"num_cases": 1, "num_models": 1, "regions": {"tumour": (1,)}},
         {"num_cases": 2, "num_models": 5, "regions": SIX_REGIONS},
-        {"num_cases": 7, "shape": (30, 24), "suffix": ".png"},
-        {"num_cases": 3, "images": False},
-        {"num_cases": 1251, "num_models": 2, "regions": {"tumour": (1,)}, "shape": (2, 6, 6), "tests": ()},
+        {"num_cases": 7, "num_models": 1, "shape": (30, 24), "suffix": ".png"},
+        {
+            "num_cases": 1251,
+            "num_models": 2,
+            "regions": {"tumour": (1,)},
+            "shape": (2, 6, 6),
+            "images": False,
+            "tests": (),
+        },
         {"num_cases": 3, "names": ("a $x$ price of $", "_b"), "regions": {"$^region$": (1,)}},
     ],
-    ids=["one of all", "five models, six regions", "2D", "no images", "1251 cases", "formulas"],
+    ids=["one of all", "five models, six regions", "2D", "1251 cases without images", "formulas"],
 )
 def test_odd_comparisons_are_drawn(make_comparison, arguments):
     pictures = all_pictures(make_comparison(**arguments))
-    assert all(picture.png.startswith(PNG) and len(picture.png) < 700_000 for picture in pictures)
+    assert all(picture.png.startswith(PNG) for picture in pictures)
     assert len({picture.name for picture in pictures}) == len(pictures)
 
 
+@pytest.mark.usefixtures("quick_drawing")
 def test_every_alt_text_names_what_is_shown(make_comparison):
     comparison = make_comparison()
     by_name = {picture.name: picture.alt for picture in all_pictures(comparison)}
@@ -94,7 +108,7 @@ def test_every_alt_text_names_what_is_shown(make_comparison):
 
 
 def test_a_model_has_one_colour_in_every_figure(make_comparison):
-    colours = model_colours(make_comparison(num_models=5).models)
+    colours = model_colours(make_comparison(num_cases=1, num_models=5, tests=()).models)
     assert list(colours.values()) == list(COLOURS[:5])
     assert len(set(COLOURS)) == len(COLOURS)
 

@@ -1,0 +1,322 @@
+"""Costs and curves of model folders: what a training step is given, what is measured, what is read from logs."""
+
+import json
+import mmap
+import re
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from nnunetv2_cfnet.architecture.cost import count_parameters, count_saved_bytes
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.report import training_step
+from nnunetv2_cfnet.report.comparison import Cost, Curves
+from nnunetv2_cfnet.report.model_cost import MARK, cost_of, measure_cost, read_logs
+from nnunetv2_cfnet.report.training_step import forward_flops, make_trainer, random_batch, take_first_step
+
+REGIONS = {
+    "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]},
+    "regions_class_order": [1, 2, 3],
+}
+IGNORE = {"labels": {"background": 0, "oedema": 1, "core": 2, "ignore": 3}}
+REGIONS_AND_IGNORE = {**REGIONS, "labels": {**REGIONS["labels"], "ignore": 4}}
+NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+@pytest.fixture
+def make_model(tmp_path, make_plans, dataset_json):
+    """Makes a model folder without a training; the patch is small."""
+
+    def make(trainer: str, configuration: str, dataset: dict | None = None, patch: int = 16) -> Path:
+        folder = tmp_path / "models" / f"{trainer}__nnUNetPlans__{configuration}"
+        folder.mkdir(parents=True)
+        plans = make_plans()
+        del plans["continue_training"]  # the key is never in a model folder
+        for entry in plans["configurations"].values():
+            if "patch_size" in entry:
+                entry["patch_size"] = [patch] * len(entry["patch_size"])
+        (folder / "plans.json").write_text(json.dumps(plans))
+        (folder / "dataset.json").write_text(json.dumps({**dataset_json, **(dataset or {})}))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def own_folders(tmp_path, monkeypatch):
+    """nnU-Net's folders of the user; nothing may be written there."""
+    for name in NNUNET_FOLDERS:
+        monkeypatch.setenv(name, str(tmp_path / "own"))
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def make_initialised(make_model, tmp_path, monkeypatch):
+    """Makes the initialised trainer of a new model folder, with nnU-Net's folders in a temporary one."""
+    for name in NNUNET_FOLDERS:
+        monkeypatch.setenv(name, str(tmp_path / "nnunet"))
+
+    def make(trainer: str, configuration: str, dataset: dict | None = None) -> nnUNetTrainer:
+        made = make_trainer(make_model(trainer, configuration, dataset), configuration, "cpu")
+        made.initialize()
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize(("trainer", "dataset"), [("nnUNetTrainer", REGIONS), ("nnUNetTrainerCFNet", {})])
+def test_a_fresh_process_measures_the_trainer_that_the_folder_names(make_model, own_folders, trainer, dataset):
+    folder = make_model(trainer, "3d_fullres", dataset, patch=32)
+    before = {file.name: file.read_text() for file in folder.iterdir()}
+    cost = measure_cost(folder, "3d_fullres", "cpu")
+    assert {file.name: file.read_text() for file in folder.iterdir()} == before
+    assert not own_folders.exists()
+
+    own_folders.mkdir()
+    made = make_trainer(folder, "3d_fullres", "cpu")
+    network = _on_meta(made)
+    assert cost.parameters == count_parameters(network)
+    assert cost.forward_flops == forward_flops(made) > 0
+    assert (cost.device, cost.epoch_s, cost.notes) == ("cpu, resident memory", None, ())
+    # what backward needs; weights, gradients and momentum; and beyond that no interpreter, no import of torch
+    held = count_saved_bytes(network, 4, (32, 32, 32), batch_size=2) + 3 * 4 * cost.parameters
+    assert held < cost.step_peak_bytes < 2 * held + 100e6
+
+
+def _on_meta(trainer: nnUNetTrainer) -> nn.Module:
+    with torch.device("meta"):
+        return trainer.build_network_architecture(
+            trainer.plans_manager, trainer.configuration_manager, 4, trainer.label_manager.num_segmentation_heads
+        )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "channels", "dtype"),
+    [({}, 1, torch.int16), (IGNORE, 1, torch.int16), (REGIONS, 3, torch.bool), (REGIONS_AND_IGNORE, 4, torch.bool)],
+    ids=["labels", "ignore", "regions", "regions and ignore"],
+)
+def test_targets_are_those_of_the_dataset_at_every_scale(make_initialised, dataset, channels, dtype):
+    trainer = make_initialised("nnUNetTrainer", "3d_fullres", dataset)
+    batch = random_batch(trainer)
+    assert batch["data"].shape == (2, 4, 16, 16, 16)
+    assert [target.shape for target in batch["target"]] == [(2, channels, size, size, size) for size in (16, 8, 4)]
+    assert {target.dtype for target in batch["target"]} == {dtype}
+    finest = batch["target"][0]
+    if dtype == torch.bool:
+        assert finest.any(dim=(0, 2, 3, 4)).all()
+    else:
+        assert finest.unique().tolist() == [0, 1, 2, 3]
+    assert np.isfinite(trainer.train_step(batch)["loss"])
+
+
+def test_a_cascade_sees_the_previous_stage_as_channels(make_initialised):
+    trainer = make_initialised("nnUNetTrainerCFNet", "3d_cascade_fullres")
+    batch = random_batch(trainer)
+    assert batch["data"].shape == (2, 4 + 3, 16, 16, 16)
+    assert set(batch["data"][:, 4:].unique().tolist()) == {0, 1}
+    assert np.isfinite(trainer.train_step(batch)["loss"])
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerNoDeepSupervision", "nnUNetTrainerCFNetPublished"])
+def test_without_deep_supervision_there_is_one_target(make_initialised, trainer):
+    trainer = make_initialised(trainer, "2d")
+    batch = random_batch(trainer)
+    assert batch["target"].shape == (2, 1, 16, 16)
+    trainer.network.train()
+    assert np.isfinite(trainer.train_step(batch)["loss"])
+
+
+def test_flops_are_those_of_prediction(make_initialised):
+    trainer = make_initialised("nnUNetTrainer", "2d")
+    trainer.set_deep_supervision_enabled(False)
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter, torch.no_grad():
+        trainer.network(torch.zeros(1, 4, 16, 16))
+    assert forward_flops(trainer) == counter.get_total_flops()
+
+
+def findings(output: str) -> dict:
+    lines = [json.loads(line.removeprefix(MARK)) for line in output.splitlines() if line.startswith(MARK)]
+    return {key: value for line in lines for key, value in line.items()}
+
+
+def test_flops_that_can_not_be_counted_stop_nothing(make_model, own_folders, monkeypatch, capsys):
+    def fail(trainer):
+        raise NotImplementedError("nothing\nfor meta")
+
+    monkeypatch.setattr(training_step, "forward_flops", fail)
+    training_step.measure(make_model("nnUNetTrainer", "2d"), "2d", "cpu")
+    found = findings(capsys.readouterr().out)
+    assert found.pop("note") == "FLOPs could not be counted: NotImplementedError: nothing for meta"
+    assert found.keys() == {"parameters", "step_peak_bytes", "device"}
+
+
+def test_parameters_and_flops_are_told_where_memory_runs_out(make_model, own_folders, monkeypatch, capsys):
+    def fail(trainer, batch):
+        raise MemoryError
+
+    monkeypatch.setattr(nnUNetTrainer, "train_step", fail)
+    with pytest.raises(MemoryError):
+        training_step.measure(make_model("nnUNetTrainer", "2d"), "2d", "cpu")
+    assert findings(capsys.readouterr().out).keys() == {"forward_flops", "parameters"}
+
+
+class Scaler:
+    """Halves its scale for so many steps, as gradient scaling does where gradients overflow."""
+
+    def __init__(self, overflows: int) -> None:
+        self.overflows, self.scale = overflows, 65536.0
+
+    def get_scale(self) -> float:
+        return self.scale
+
+
+class ScaledTrainer:
+    def __init__(self, overflows: int) -> None:
+        self.grad_scaler, self.steps = Scaler(overflows), 0
+
+    def train_step(self, batch: dict) -> None:
+        self.steps += 1
+        if self.steps <= self.grad_scaler.overflows:
+            self.grad_scaler.scale /= 2
+
+
+def test_steps_that_gradient_scaling_skips_do_not_count():
+    trainer = ScaledTrainer(overflows=3)
+    take_first_step(trainer, {})
+    assert trainer.steps == 4
+    with pytest.raises(RuntimeError, match="gradients overflow in each of 20 training steps"):
+        take_first_step(ScaledTrainer(overflows=100), {})
+
+
+def test_resident_memory_and_its_peak_follow_what_is_held():
+    size = 64 * 2**20
+    before, _ = training_step.resident_bytes()
+    with mmap.mmap(-1, size) as block:
+        block.write(b"x" * size)
+        held, _ = training_step.resident_bytes()
+    after, peak = training_step.resident_bytes()
+    assert held - before > 0.9 * size
+    assert peak >= held
+    if sys.platform == "linux":
+        assert after - before < 0.1 * size
+
+
+def test_a_failure_ends_in_one_line(monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("CUDA error:\n  out of luck")
+
+    monkeypatch.setattr(training_step, "measure", fail)
+    monkeypatch.setattr(training_step, "Path", lambda name: Path(name.replace("/proc/self", "/nowhere")))
+    monkeypatch.setattr("sys.argv", ["training_step", "folder", "2d", "cuda"])
+    with pytest.raises(SystemExit) as stop:
+        training_step.main()
+    assert stop.value.code == "RuntimeError: CUDA error: out of luck"
+    assert "Traceback" in capsys.readouterr().err
+
+
+def outcome(returncode: int, stdout: str = "", stderr: str = "") -> CompletedProcess:
+    return CompletedProcess([], returncode, stdout, stderr)
+
+
+def test_findings_are_read_among_what_nnunet_prints():
+    stdout = (
+        f'Using device: cpu\n{MARK}{{"forward_flops": 12}}\n2026: a line without an end{MARK}{{"parameters": 3}}\n'
+        f'{MARK}{{"step_peak_bytes": 4, "device": "cpu, resident memory"}}\n'
+    )
+    assert cost_of(outcome(0, stdout), "cpu") == Cost(3, 12, None, 4, "cpu, resident memory")
+
+
+@pytest.mark.parametrize(
+    ("returncode", "stderr", "cause"),
+    [
+        (1, "Traceback\n  ..\nRuntimeError: no such trainer\n\n", "RuntimeError: no such trainer"),
+        (-9, "a warning\n", "killed by SIGKILL, most likely because memory ran out."),
+        (-11, "", "killed by SIGSEGV."),
+        (3, "", "exit code 3."),
+    ],
+)
+def test_a_failed_measurement_is_a_note(returncode, stderr, cause):
+    cost = cost_of(outcome(returncode, f'{MARK}{{"parameters": 3}}\n', stderr), "cuda")
+    assert cost == Cost(parameters=3, device="cuda", notes=(f"A training step could not be measured: {cause}",))
+
+
+def test_another_device_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"memory is measured on cpu or cuda, not on 'mps'; choose one of them"):
+        measure_cost(tmp_path, "2d", "mps")
+
+
+def write_checkpoint(model_folder: Path, fold: int | str, durations: list[float], **more: object) -> Path:
+    """As nnU-Net's trainer saves it, with epochs of these seconds."""
+    starts = [1000.0 * epoch for epoch in range(len(durations))]
+    logging = {
+        "mean_fg_dice": [np.float64(0.1 * epoch) for epoch in range(len(durations))],
+        "ema_fg_dice": [0.0] * len(durations),
+        "train_losses": [np.float32(-epoch) for epoch in range(len(durations))],
+        "val_losses": [np.float32(-epoch / 2) for epoch in range(len(durations))],
+        "epoch_start_timestamps": starts,
+        "epoch_end_timestamps": [start + duration for start, duration in zip(starts, durations, strict=True)],
+    }
+    checkpoint = model_folder / f"fold_{fold}" / "checkpoint_final.pth"
+    checkpoint.parent.mkdir(parents=True)
+    init_args = {"device": torch.device("cpu")}
+    torch.save(
+        {"network_weights": {"w": torch.ones(9)}, "init_args": init_args, "logging": logging, **more}, checkpoint
+    )
+    return checkpoint
+
+
+def test_epoch_time_is_the_median_of_all_epochs_but_each_folds_first(tmp_path):
+    write_checkpoint(tmp_path / "a", 0, [99, 5, 1])
+    write_checkpoint(tmp_path / "a", 1, [99, 2])
+    write_checkpoint(tmp_path / "b", 0, [99, 10])
+    write_checkpoint(tmp_path / "b", 1, [99])
+    logs = read_logs([tmp_path / "a", tmp_path / "b"], [0, 1])
+    assert logs.epoch_s == (2 + 5) / 2  # of 1, 2, 5, 10
+    assert logs.notes == ()
+    assert [(curves.fold, len(curves.train_losses)) for curves in logs.curves] == [
+        ("0", 3),
+        ("1", 2),
+        ("0", 2),
+        ("1", 1),
+    ]
+
+
+def test_curves_are_those_that_the_trainer_logged(tmp_path):
+    write_checkpoint(tmp_path, "all", [1, 1, 1])
+    (curves,) = read_logs([tmp_path], ["all"]).curves
+    assert curves == Curves("all", [0, -1, -2], [0, -0.5, -1], pytest.approx([0, 0.1, 0.2]))
+    assert {type(value) for value in curves.train_losses} == {float}  # JSON takes no numpy numbers
+
+
+def test_one_epoch_has_no_epoch_time(tmp_path):
+    write_checkpoint(tmp_path, 0, [99])
+    logs = read_logs([tmp_path], [0])
+    assert logs.epoch_s is None
+    assert logs.notes == ("No epoch time: the first epoch of a fold is left out, and there is no other.",)
+
+
+def test_an_unfinished_fold_is_named(tmp_path):
+    missing = tmp_path / "fold_3" / "checkpoint_final.pth"
+    with pytest.raises(UserError, match=re.escape(f"{missing} is not there: finish the training of this fold with")):
+        read_logs([tmp_path], [3])
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    checkpoint = write_checkpoint(tmp_path, 0, [1, 1])
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(UserError, match=rf"{re.escape(str(checkpoint))} can't be read.*Copy it anew"):
+        read_logs([tmp_path], [0])
+
+
+@pytest.mark.parametrize("logging", [None, {}, {"train_losses": [1.0], "val_losses": [1.0]}])
+def test_a_checkpoint_without_a_log_is_named(tmp_path, logging):
+    checkpoint = write_checkpoint(tmp_path, 0, [1, 1], logging=logging)
+    named = rf"{re.escape(str(checkpoint))} does not hold what nnU-Net's trainers log \(.*epoch_start_timestamps"
+    with pytest.raises(UserError, match=named):
+        read_logs([tmp_path], [0])
