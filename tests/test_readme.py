@@ -19,7 +19,19 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^(?:<!-- command: (\w+) -->\n)?```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # run by tests/test_demo.py, .ci/run, tests/test_install.py, tests/test_doctor.py and the test below
 ELSEWHERE = {"demo", "tests", "install", "doctor"}
-WALK_THROUGH = ("convert", "plan", "train", "baseline", "predict", "export", "share", "receive")
+WALK_THROUGH = (
+    "convert",
+    "plan",
+    "train",
+    "baseline",
+    "evaluate",
+    "compare",
+    "benchmark",
+    "predict",
+    "export",
+    "share",
+    "receive",
+)
 PUBLISHED = ("train_published", "import_published")
 CFNET_PLANS = ("plan_cfnet", "train_cfnet_plans", "fine_tune")
 
@@ -67,6 +79,13 @@ def test_walk_through(commands, new_workspace):
     found = run(as_here(commands["baseline"]), nnUNet_n_proc_DA="0").stdout
     models = [f"{trainer}__nnUNetPlans__3d_fullres" for trainer in ("nnUNetTrainerCFNetTiny", "nnUNetTrainerTiny")]
     assert all(model in found for model in models)
+    evaluated = run(as_here(commands["evaluate"])).stdout
+    assert "6 cases. Written: " in evaluated
+    compared = run(as_here(commands["compare"])).stdout
+    assert "6 cases, 2 models. Written: cfnet_comparison/report.html" in compared
+    models_of_benchmark = "--trainers nnUNetTrainerCFNetTiny nnUNetTrainerTiny -device cpu"
+    run(as_here(commands["benchmark"]).replace("--epochs 250", models_of_benchmark), nnUNet_n_proc_DA="0")
+    assert (workspace.root / "cfnet_benchmark" / "comparison" / "report.html").is_file()
     run(as_here(commands["predict"]))
     assert [path.name for path in (workspace.root / "predicted_both").glob("*.nii.gz")] == [
         "BraTS20_Validation_001.nii.gz"
@@ -137,4 +156,5 @@ def as_test(block: str, dataset: str = "Dataset001_Phantom") -> str:
     """The README's commands with short trainers, on the CPU and on a dataset of the test."""
     block = re.sub(r"\b(nnUNetTrainer(CFNet(Published)?)?)(?=\b|__)", r"\1Tiny", block)
     block = re.sub(r"\b(nnUNetv2_(train|predict|predict_from_modelfolder))\b", r"\1 -device cpu", block)
+    block = re.sub(r"\b(nnunetv2_cfnet (evaluate|compare|benchmark))\b", r"\1 -np 1", block)
     return block.replace("Dataset001_BraTS2020", dataset)
