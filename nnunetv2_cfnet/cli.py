@@ -4,6 +4,7 @@ Imports that cost time are inside the functions, so that `--help` answers at onc
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -233,7 +234,8 @@ def _add_folds_flag(parser: "argparse._ActionsContainer") -> None:
 
 
 def _add_processes_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-np", type=int, default=8, metavar="N", help="processes (default: %(default)s)")
+    default = min(8, os.cpu_count() or 1)  # nnU-Net's, where there are cores for it
+    parser.add_argument("-np", type=int, default=default, metavar="N", help="processes (default: %(default)s)")
 
 
 def _named_folder(text: str) -> tuple[str, Path]:

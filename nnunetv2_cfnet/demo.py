@@ -205,9 +205,10 @@ def plan_steps(work: Workplace, device: str) -> list[Step]:
         product=work.summary,
     )
     models = [f"{trainer}__{PLANS}" for trainer in (TRAINER, BASELINE)]
+    report = ["--folds", *folds, "-np", "1", "-o", str(work.comparison)]  # a case takes less than starting a process
     compare = Step(
         name="compare",
-        command=["nnunetv2_cfnet", "compare", *data, "-m", *models, "--folds", *folds, "-o", str(work.comparison)],
+        command=["nnunetv2_cfnet", "compare", *data, "-m", *models, *report],
         product=work.report,
     )
     return [preprocess, *trainings, predict, evaluate, compare]

@@ -74,7 +74,7 @@ def run(tmp_path: Path, *flags: object, code: int = 0) -> None:
 
 
 def test_plans_preprocesses_trains_and_compares(nnunet, tmp_path):
-    run(tmp_path, "--epochs", 5, "--folds", 0, 1)
+    run(tmp_path, "--epochs", 5, "--folds", 0, 1, "-np", 3)
     models = [(CFNET, "nnUNetPlans"), (UNET, "nnUNetPlans"), (UNET, "nnUNetResEncUNetMPlans")]
     assert nnunet.commands == [
         "nnUNetv2_extract_fingerprint -d 1 --verify_dataset_integrity",
@@ -93,7 +93,7 @@ def test_plans_preprocesses_trains_and_compares(nnunet, tmp_path):
         "names": [f"{trainer}__{plans}" for trainer, plans in models],
         "folds": [0, 1],
         "out": tmp_path / "out" / "comparison",
-        "num_processes": 8,
+        "num_processes": 3,
         "results": [tmp_path / "out" / "replicate_0"],
     }
 

@@ -18,7 +18,7 @@ from nnunetv2_cfnet.planning.plans import CFNetPlans, cfnet_plans, keep_trained_
 
 # nnU-Net's own list (nnunetv2/training/nnUNetTrainer/variants/training_length/nnUNetTrainer_Xepochs.py)
 EPOCH_VARIANTS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)
-DEMO_EPOCHS = 10
+DEMO_EPOCHS = 8
 
 
 class nnUNetTrainerCFNet(nnUNetTrainer):
@@ -73,7 +73,7 @@ class nnUNetTrainerCFNetDemoBaseline(nnUNetTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = DEMO_EPOCHS
-        self.num_iterations_per_epoch = 14
+        self.num_iterations_per_epoch = 12
         self.num_val_iterations_per_epoch = 2
         self.save_every = 1
         self.initial_lr = 3e-2
