@@ -1,5 +1,6 @@
 """The console script: help, version, exit codes, and errors without a traceback."""
 
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,9 @@ SUBCOMMANDS = (
     "demo",
     "plan",
     "plan_and_preprocess",
+    "evaluate",
+    "compare",
+    "benchmark",
     "import_weights",
     "convert_brats",
     "export_brats",
@@ -110,13 +114,39 @@ def test_demo_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
 CONVERT = ("nnunetv2_cfnet.data.convert", "convert_brats", ("release", "-d", "3"))
 EXPORT = ("nnunetv2_cfnet.data.export", "export_brats", ("predictions", "-o", "out"))
 PHANTOM = ("nnunetv2_cfnet.data.brats_phantom", "make_phantom", ("-o", "out", "--edition", "2020", "-n", "2"))
+EVALUATE = ("nnunetv2_cfnet.evaluation.evaluate", "evaluate", ("labels", "predictions"))
+BENCHMARK = ("nnunetv2_cfnet.benchmark", "benchmark", ("-d", "3"))
+PROCESSES = min(8, os.cpu_count() or 1)
 ARGUMENTS: dict[str, dict[str, object]] = {
+    "evaluate": {
+        "labels": Path("labels"),
+        "predictions": Path("predictions"),
+        "dataset_json_file": None,
+        "out": None,
+        "num_processes": PROCESSES,
+    },
+    "benchmark": {
+        "dataset_id": 3,
+        "configuration": "3d_fullres",
+        "trainers": (
+            "nnUNetTrainerCFNet__nnUNetPlans",
+            "nnUNetTrainer__nnUNetPlans",
+            "nnUNetTrainer__nnUNetResEncUNetMPlans",
+        ),
+        "folds": [0, 1, 2, 3, 4],
+        "num_epochs": None,
+        "replicates": 1,
+        "out": Path("cfnet_benchmark"),
+        "device": "auto",
+        "num_processes": PROCESSES,
+        "dry_run": False,
+    },
     "convert_brats": {
         "source_folder": Path("release"),
         "dataset_id": 3,
         "name": None,
         "edition": "auto",
-        "num_processes": 8,
+        "num_processes": PROCESSES,
         "symlink": False,
         "overwrite": False,
         "dry_run": False,
@@ -163,6 +193,20 @@ ARGUMENTS: dict[str, dict[str, object]] = {
         (EXPORT, ("--et-threshold", "auto"), {"et_threshold": "auto"}),
         (EXPORT, ("--cv", "model"), {"cv": Path("model")}),
         (EXPORT, ("--zip",), {"zip_archive": True}),
+        (EVALUATE, (), {}),
+        (EVALUATE, ("-djfile", "d.json"), {"dataset_json_file": Path("d.json")}),
+        (EVALUATE, ("-o", "out"), {"out": Path("out")}),
+        (EVALUATE, ("-np", "3"), {"num_processes": 3}),
+        (BENCHMARK, (), {}),
+        (BENCHMARK, ("-c", "2d"), {"configuration": "2d"}),
+        (BENCHMARK, ("--trainers", "A", "B"), {"trainers": ["A", "B"]}),
+        (BENCHMARK, ("--folds", "0", "2"), {"folds": [0, 2]}),
+        (BENCHMARK, ("--epochs", "5"), {"num_epochs": 5}),
+        (BENCHMARK, ("--replicates", "2"), {"replicates": 2}),
+        (BENCHMARK, ("-o", "out"), {"out": Path("out")}),
+        (BENCHMARK, ("-device", "cpu"), {"device": "cpu"}),
+        (BENCHMARK, ("-np", "3"), {"num_processes": 3}),
+        (BENCHMARK, ("--dry-run",), {"dry_run": True}),
         (PHANTOM, (), {}),
         (PHANTOM, ("--edition", "2021"), {"edition": "2021"}),
         (PHANTOM, ("-n", "5"), {"num_cases": 5}),
@@ -170,7 +214,7 @@ ARGUMENTS: dict[str, dict[str, object]] = {
         (PHANTOM, ("--plant", "missing", "--plant", "shape"), {"plant": ["missing", "shape"]}),
     ],
 )
-def test_each_flag_of_the_brats_commands_reaches_its_parameter(
+def test_each_flag_reaches_its_parameter(
     monkeypatch: pytest.MonkeyPatch,
     command: tuple[str, str, tuple[str, ...]],
     flags: tuple[str, ...],
