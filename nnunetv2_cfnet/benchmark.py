@@ -10,6 +10,7 @@ there already is not done again, so an interrupted benchmark goes on.
 
 import io
 import os
+import re
 import shlex
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,12 +18,16 @@ from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
 
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.evaluation.evaluate import check_num_processes
+from nnunetv2_cfnet.host import nnunet_folder
 from nnunetv2_cfnet.json_files import read_json_object
 from nnunetv2_cfnet.report.compare import compare_models, dataset_name
+from nnunetv2_cfnet.report.write import check_place
 from nnunetv2_cfnet.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
 from nnunetv2_cfnet.training.trainers import EPOCH_VARIANTS
 
@@ -76,8 +81,12 @@ def benchmark(
     models = _models(trainers, num_epochs)
     _check(configuration, models, folds, replicates, num_epochs)
     dataset = dataset_name(dataset_id)
-    raw, preprocessed = _folder("nnUNet_raw") / dataset, _folder("nnUNet_preprocessed") / dataset
+    raw, preprocessed = nnunet_folder("nnUNet_raw") / dataset, nnunet_folder("nnUNet_preprocessed") / dataset
+    if not (raw / "dataset.json").is_file():
+        raise UserError(f"{raw / 'dataset.json'} is not there: the benchmark starts from the raw dataset.")
     out = out.expanduser().resolve()
+    check_place(out / "comparison")
+    check_num_processes(num_processes)
 
     def run(step: Step, **variables: str) -> None:
         if dry_run:
@@ -142,27 +151,30 @@ def _check(
         raise UserError(f"--replicates {replicates}: give at least 1.")
     if len(set(folds)) < len(folds) or min(folds) < 0:
         raise UserError(f"--folds {' '.join(map(str, folds))}: give each once, from 0 on.")
-    for trainer in {model.partition("__")[0]: None for model in models}:
-        _check_trainer(trainer, num_epochs)
+    budgets = {}
+    for trainer in dict.fromkeys(model.partition("__")[0] for model in models):
+        budgets[trainer] = _num_epochs(_find_trainer(trainer, num_epochs))
+    if len({*budgets.values(), num_epochs or next(iter(budgets.values()))}) > 1:
+        listed = ", ".join(f"{trainer} {epochs}" for trainer, epochs in budgets.items())
+        raise UserError(f"Trained for different numbers of epochs ({listed}), models can't be compared: give --epochs.")
     for command in COMMANDS:
         find_command(command)
 
 
-def _check_trainer(trainer: str, num_epochs: int | None) -> None:
+def _find_trainer(name: str, num_epochs: int | None) -> type[nnUNetTrainer]:
     try:
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # the search tells of every step and import
             warnings.simplefilter("ignore")
-            recursive_find_trainer_class_by_name(trainer)
+            return recursive_find_trainer_class_by_name(name)
     except RuntimeError:
         hint = f": with --epochs {num_epochs}, take --trainers that have this variant" if num_epochs else ""
-        raise UserError(f"nnU-Net finds no trainer {trainer}{hint}.") from None
+        raise UserError(f"nnU-Net finds no trainer {name}{hint}.") from None
 
 
-def _folder(variable: str) -> Path:
-    folder = os.environ.get(variable)
-    if not folder:
-        raise UserError(f"{variable} is not set; mend it with: export {variable}=/path/to/a/folder")
-    return Path(folder)
+def _num_epochs(trainer: type[nnUNetTrainer]) -> int:
+    """As its class or its name tells; a trainer of the user's that tells nothing counts as nnU-Net's own."""
+    of_name = re.search(r"_(\d+)epochs?\b", trainer.__name__)
+    return getattr(trainer, "epochs", None) or (int(of_name[1]) if of_name else NUM_EPOCHS)
 
 
 def _prepare(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Subcommands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 USER_ERROR = 2  # what argparse itself exits with
+ALL_FOLDS = (0, 1, 2, 3, 4)
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -229,7 +230,7 @@ def _add_dataset_json_flag(parser: "argparse._ActionsContainer", default: str) -
 
 def _add_folds_flag(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument(
-        "--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="F", help="of each (default: 0 1 2 3 4)"
+        "--folds", type=int, nargs="+", metavar="F", help=f"of each (default: {' '.join(map(str, ALL_FOLDS))})"
     )
 
 
@@ -487,13 +488,18 @@ def _compare(options: argparse.Namespace) -> int:
     trained = (options.d, options.c, options.m)
     given = (options.predictions, options.reference)
     is_trained = None not in trained and given == (None, None) and options.djfile is None
-    if not is_trained and (None in given or trained != (None, None, None)):
-        raise UserError("give either -d, -c and -m, for trained models, or --predictions and --reference")
+    is_given = None not in given and trained == (None, None, None) and options.folds is None
+    if not (is_trained or is_given):
+        raise UserError(
+            "give either -d, -c and -m, and --folds, for trained models, or --predictions and --reference, and -djfile"
+        )
     check_version("nnunetv2")
     from nnunetv2_cfnet.report.compare import compare_models, compare_predictions
 
     if is_trained:
-        compare_models(options.d, options.c, options.m, folds=options.folds, out=options.o, num_processes=options.np)
+        compare_models(
+            options.d, options.c, options.m, folds=options.folds or ALL_FOLDS, out=options.o, num_processes=options.np
+        )
     else:
         compare_predictions(options.predictions, options.reference, options.djfile, options.o, options.np)
     return 0
@@ -509,7 +515,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         options.d,
         options.c,
         options.trainers or DEFAULT_MODELS,
-        folds=options.folds,
+        folds=options.folds or ALL_FOLDS,
         num_epochs=options.epochs,
         replicates=options.replicates,
         out=options.o,

@@ -24,7 +24,7 @@ CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"
 TRAINER, BASELINE = "nnUNetTrainerCFNetDemo", "nnUNetTrainerCFNetDemoBaseline"  # trained as long as each other
 FOLDS = (0, 1)
-NUM_TRAINING, NUM_HELD_OUT = 20, 4
+NUM_TRAINING, NUM_HELD_OUT = 25, 4  # two folds leave out ten cases, which a comparison takes at least
 SHAPE = (40, 40, 40)  # holds a brain of 32 voxels along each axis: nnU-Net plans a patch of 32^3
 SEED = 0
 

@@ -4,7 +4,9 @@ The supported versions are read from this package's own requirements (pyproject.
 package metadata is read: this works where nnunetv2 itself is missing or cannot be imported.
 """
 
+import os
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -44,3 +46,15 @@ def check_version(distribution: str) -> str:
     if not supported.contains(installed, prereleases=True):
         raise UserError(f"{distribution} {installed} is not supported {way_out}")
     return installed
+
+
+def nnunet_folder(variable: str) -> Path:
+    """The folder that nnUNet_raw, nnUNet_preprocessed or nnUNet_results names.
+
+    Raises UserError if it is not set, or no folder; nnU-Net makes nnUNet_preprocessed itself.
+    """
+    folder = os.environ.get(variable)
+    if not folder or not (variable == "nnUNet_preprocessed" or os.path.isdir(folder)):
+        problem = f"={folder} is no folder" if folder else " is not set"
+        raise UserError(f"{variable}{problem}; mend it with: export {variable}=/path/to/a/folder")
+    return Path(folder)

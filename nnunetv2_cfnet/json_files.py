@@ -1,8 +1,12 @@
-"""Reading JSON that a user may have touched, and writing it strictly and whole."""
+"""Reading JSON that a user may have touched, and making JSON that every reader takes."""
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nnunetv2_cfnet.errors import UserError
 
@@ -35,11 +39,19 @@ def read_json_object(file: Path, way_out: str) -> dict[str, Any]:
     return content
 
 
-def write_json(content: object, file: Path) -> None:
-    """Write strict JSON, in which NaN has no place, under a temporary name first."""
-    unfinished = file.with_name(f".{file.name}")
-    try:
-        unfinished.write_text(json.dumps(content, indent=4, allow_nan=False), encoding="utf-8")
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def to_json(content: object, indent: int | None = None) -> str:
+    """Strict JSON: paths as text, and null for NaN and infinity, which it has no words for."""
+    return json.dumps(_strict(content), indent=indent, allow_nan=False)
+
+
+def _strict(content: Any) -> Any:
+    """The same in JSON's own types."""
+    if isinstance(content, Mapping):
+        return {str(key): _strict(value) for key, value in content.items()}
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return [_strict(value) for value in content]
+    if isinstance(content, Path):
+        return str(content)
+    if isinstance(content, np.generic):
+        return _strict(content.item())
+    return None if isinstance(content, float) and not math.isfinite(content) else content

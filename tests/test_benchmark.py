@@ -140,7 +140,8 @@ def test_a_dry_run_prints_the_commands_and_does_nothing(nnunet, tmp_path, capsys
 def test_all_of_nnunets_epochs_have_a_variant_of_either_trainer():
     for num_epochs in module.EPOCH_VARIANTS:
         for model in module._models(["nnUNetTrainerCFNet", "nnUNetTrainer"], num_epochs):
-            module._check_trainer(model.partition("__")[0], num_epochs)
+            trainer = module._find_trainer(model.partition("__")[0], num_epochs)
+            assert module._num_epochs(trainer) == num_epochs
     assert module._models(["nnUNetTrainer"], 1000) == ["nnUNetTrainer__nnUNetPlans"]
 
 
@@ -157,6 +158,15 @@ def test_all_of_nnunets_epochs_have_a_variant_of_either_trainer():
             "nnU-Net finds no trainer nnUNetTrainerBN_5epochs: with --epochs 5, take --trainers that have this",
         ),
         (("--trainers", "nnUNetTrainer", "nnUNetTrainerCFNet__Mine"), "Mine.json is not there: plan it first"),
+        (
+            ("--trainers", "nnUNetTrainerCFNet", "nnUNetTrainer_5epochs"),
+            "different numbers of epochs (nnUNetTrainerCFNet 1000, nnUNetTrainer_5epochs 5)",
+        ),
+        (
+            ("--trainers", "nnUNetTrainerCFNetPublished", "nnUNetTrainerCFNetPublishedImageNet", "--epochs", 1000),
+            "(nnUNetTrainerCFNetPublished 200, nnUNetTrainerCFNetPublishedImageNet 200), models can't be compared",
+        ),
+        (("-np", 0), "0 processes can't do anything: give -np at least 1."),
         (("--replicates", 0), "--replicates 0: give at least 1."),
         (("--folds", 1, 1), "--folds 1 1: give each once"),
         (("-c", "3d_cascade_fullres"), "is trained on predictions of 3d_lowres"),

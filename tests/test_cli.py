@@ -133,7 +133,7 @@ ARGUMENTS: dict[str, dict[str, object]] = {
             "nnUNetTrainer__nnUNetPlans",
             "nnUNetTrainer__nnUNetResEncUNetMPlans",
         ),
-        "folds": [0, 1, 2, 3, 4],
+        "folds": (0, 1, 2, 3, 4),
         "num_epochs": None,
         "replicates": 1,
         "out": Path("cfnet_benchmark"),

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import SimpleITK
@@ -37,7 +36,6 @@ FILE_ENDING = ".nii.gz"
 RECORD = "conversion.json"  # of an unfinished folder: what is converted, and how
 SPLITS = "splits_final.json"
 IN_WORK = ".in_work"  # of an unfinished folder: files that are being written
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -223,9 +221,6 @@ def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> 
     if bad:
         print(f"{len(bad)} of {len(source.cases)} cases have errors and are left out.", flush=True)
     return good
-
-
-# In parallel
 
 
 # The conversion

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.json_files import read_json, read_json_object
 
 VALIDATE = "validate them with nnUNetv2_train .. --val"
@@ -38,6 +38,12 @@ def cross_validation(model_folder: Path, ending: str, folds: Sequence[int] | Non
     folder, labels = _labels(model_folder, ending)
     splits_file = folder.parent / "splits_final.json"
     expected = _left_out_cases(splits_file, folds) if splits_file.exists() else set(labels) if folds is None else set()
+    if folds is not None and splits_file.exists() and (leaked := sorted(predictions.keys() - expected)):
+        raise UserError(
+            f"{model_folder}: folds {listing_of(folds)} predicted {len(leaked)} cases that they do not leave out by "
+            f"{splits_file}: {listing_of(leaked)}. Restore the splits that the model was trained with, or remove "
+            "predictions that are left over from others."
+        )
     missing = sorted(expected - predictions.keys())
     if missing:
         raise UserError(

@@ -28,7 +28,7 @@ from nnunetv2_cfnet.data.cross_validation import cross_validation
 from nnunetv2_cfnet.data.editions import AUTO, EDITIONS, TISSUES, Edition, decide_edition, editions_of
 from nnunetv2_cfnet.data.sources import find_cases
 from nnunetv2_cfnet.data.volumes import BROKEN, Geometry, count_non_finite, geometry_of, write_volume
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.json_files import read_json_object
 
 NCR, ET = TISSUES.index("NCR/NET") + 1, TISSUES.index("ET") + 1  # in nnU-Net's order
@@ -343,7 +343,7 @@ def _source_geometries(like: Path, edition: Edition, files: Mapping[str, Path]) 
     ):
         if names:
             raise UserError(
-                f"{len(names)} {problem}: {_first(sorted(names))}. Give --like the folder with the cases that were "
+                f"{len(names)} {problem}: {listing_of(sorted(names))}. Give --like the folder with the cases that were "
                 "predicted, and no others."
             )
     geometries = {}
@@ -401,7 +401,7 @@ def _check_values(values: np.ndarray, order: Mapping[int, str], file: Path) -> N
     unknown = [value for value in values.tolist() if value != 0 and value not in order]
     if unknown:
         raise UserError(
-            f"{file} has the values {_first(map(str, unknown))}, which are no labels of its dataset.json "
+            f"{file} has the values {listing_of(map(str, unknown))}, which are no labels of its dataset.json "
             f"({_listing(order)}). Put the dataset.json of the model that predicted it there, or remove the file."
         )
 
@@ -445,12 +445,6 @@ def _overlap(prediction: Path, reference: Path, order: Mapping[int, str]) -> Ove
         )
     predicted, labelled = masks
     return Overlap(*(int(np.count_nonzero(mask)) for mask in (predicted, labelled, predicted & labelled)))
-
-
-def _first(items: Iterable[str]) -> str:
-    """Enough of them for a message."""
-    listed = list(items)
-    return ", ".join(listed[:10]) + (", .." if len(listed) > 10 else "")
 
 
 def _listing(order: Mapping[int, str]) -> str:

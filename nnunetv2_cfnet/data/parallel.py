@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -16,7 +16,12 @@ from tqdm import tqdm
 from nnunetv2_cfnet.errors import UserError
 
 Case = TypeVar("Case")
+Key = TypeVar("Key")
 Result = TypeVar("Result")
+
+
+def nothing_more() -> None:
+    """What most workers need beside prepare_worker."""
 
 
 def in_parallel(
@@ -27,22 +32,46 @@ def in_parallel(
     Raises:
         UserError: a worker was killed.
     """
+    with workers(min(num_processes, len(cases)), title) as executor:
+        results = dict(run(executor, function, dict(enumerate(cases)), title))
+    return [results[number] for number in range(len(cases))]
+
+
+@contextmanager
+def workers(
+    num_processes: int, doing: str, prepare: Callable[[], None] = nothing_more
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes to run functions in.
+
+    Args:
+        doing: for messages, as in "converting".
+        prepare: called in each process at first, after prepare_worker.
+
+    Raises:
+        UserError: one was killed.
+    """
     executor = ProcessPoolExecutor(
-        min(num_processes, len(cases)), multiprocessing.get_context("spawn"), initializer=prepare_worker
+        num_processes, multiprocessing.get_context("spawn"), initializer=prepare_worker, initargs=(prepare,)
     )
     try:
-        with ignored_interrupts():  # which workers start with, and keep
-            futures = [executor.submit(function, case) for case in cases]
-        for future in tqdm(as_completed(futures), total=len(futures), desc=title, unit="case"):
-            future.result()  # or its exception, at once
-        return [future.result() for future in futures]
+        yield executor
     except BrokenProcessPool as error:
         raise UserError(
-            f"A process was killed while {title}, most likely for want of memory: the same command with a smaller -np "
+            f"A process was killed while {doing}, most likely for want of memory: the same command with a smaller -np "
             "goes on."
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)  # after the cases at hand
+
+
+def run(
+    executor: ProcessPoolExecutor, function: Callable[[Case], Result], cases: Mapping[Key, Case], title: str
+) -> Iterator[tuple[Key, Result]]:
+    """Key and function(case) of all cases as they are finished, with a bar; an exception at once."""
+    with ignored_interrupts():  # which workers start with, and keep
+        keys = {executor.submit(function, case): key for key, case in cases.items()}
+    for future in tqdm(as_completed(keys), total=len(keys), desc=title, unit="case"):
+        yield keys[future], future.result()
 
 
 @contextmanager
@@ -55,11 +84,12 @@ def ignored_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def prepare_worker() -> None:
+def prepare_worker(more: Callable[[], None] = nothing_more) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # of odd headers: they would break the bar
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    more()
 
 
 def _exit_with_parent() -> None:

@@ -10,14 +10,12 @@ written only when all are there.
 import io
 import json
 import math
-import multiprocessing
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -33,15 +31,14 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from tqdm import tqdm
 
 from nnunetv2_cfnet import __version__
-from nnunetv2_cfnet.data.parallel import ignored_interrupts, prepare_worker
+from nnunetv2_cfnet.data.parallel import run, workers
 from nnunetv2_cfnet.data.volumes import BROKEN, Geometry, count_non_finite
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import NUM_LISTED, UserError, listing_of
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
-from nnunetv2_cfnet.json_files import read_json_object
+from nnunetv2_cfnet.json_files import read_json_object, to_json
 
 SUMMARY, PER_CASE = "cfnet_summary.json", "per_case.csv"
 PROGRESS = ".cfnet_evaluate.jsonl"
-NUM_LISTED = 10  # cases or problems in a message
 PACKAGES = ("nnunetv2", "monai", "numpy", "scipy", "SimpleITK", "torch")
 
 SURFACE_METRICS = ("hd95", "hd95_max", "assd", "nsd_1mm")
@@ -110,9 +107,7 @@ def evaluate(
     Raises:
         UserError: whatever is wrong with the input; nothing is written then.
     """
-    for folder in (labels, predictions):
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder: give the one with the labels, and then that of the predictions.")
+    check_folders(labels, predictions)
     out = out or predictions
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is no folder: choose another one for -o.")
@@ -198,7 +193,7 @@ def evaluate_pairs(
     *,
     num_processes: int,
     description: str,
-    progress_file: Path | None = None,
+    progress_file: Path,
 ) -> pandas.DataFrame:
     """Check all cases, then evaluate them.
 
@@ -217,26 +212,37 @@ def evaluate_pairs(
     Raises:
         UserError: something is wrong with a case; all that is wrong with any of them is told.
     """
-    if num_processes < 1:
-        raise UserError(f"{num_processes} processes can't do anything: give -np at least 1.")
+    check_num_processes(num_processes)
     reader = _choose_reader(dataset_json, pairs)
     keys = {case: _key(pair, labelling, reader) for case, pair in pairs.items()}
-    done = _read_progress(progress_file, keys) if progress_file else {}
+    done = _read_progress(progress_file, keys)
     if done:
         print(f"{len(done)} of {len(pairs)} {description} are taken over from an interrupted run.", flush=True)
     todo = {case: pair for case, pair in pairs.items() if case not in done}
 
-    with _workers(num_processes, len(todo), description) as executor:
+    with _executor(min(num_processes, len(todo)), description) as executor:
         check = partial(_check_pair, labelling=labelling, reader=reader)
-        problems = dict(_run(executor, check, todo, f"checking {description}"))
+        problems = dict(_results(executor, check, todo, f"checking {description}"))
         _raise_problems([problem for case in todo for problem in problems[case]], description)
         evaluate_pair = partial(_evaluate_pair, labelling=labelling, reader=reader)
-        for case, metrics in _run(executor, evaluate_pair, todo, f"evaluating {description}"):
+        for case, metrics in _results(executor, evaluate_pair, todo, f"evaluating {description}"):
             done[case] = metrics
-            if progress_file:
-                _add_progress(progress_file, case, keys[case], metrics)
+            _add_progress(progress_file, case, keys[case], metrics)
     rows = [{"case": case, "region": region, **values} for case in pairs for region, values in done[case].items()]
     return pandas.DataFrame(rows, columns=["case", "region", *METRICS])
+
+
+def check_folders(labels: Path, predictions: Path) -> None:
+    """A UserError if one of them is none."""
+    for folder in (labels, predictions):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder: give the one with the labels, and that of the predictions.")
+
+
+def check_num_processes(num_processes: int) -> None:
+    """A UserError if there are none."""
+    if num_processes < 1:
+        raise UserError(f"{num_processes} processes can't do anything: give -np at least 1.")
 
 
 def summarise(rows: pandas.DataFrame) -> dict[str, dict[str, Any]]:
@@ -266,15 +272,6 @@ def summarise(rows: pandas.DataFrame) -> dict[str, dict[str, Any]]:
             },
         }
     return regions
-
-
-def without_nan(content: Any) -> Any:
-    """Mappings and sequences as strict JSON can hold them, with None for NaN."""
-    if isinstance(content, Mapping):
-        return {name: without_nan(value) for name, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [without_nan(value) for value in content]
-    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def versions() -> dict[str, str]:
@@ -328,6 +325,7 @@ def pair_files(labels: Path, predictions: Path, ending: str) -> dict[str, Pair]:
     Raises:
         UserError: they are not, or there are none.
     """
+    check_folders(labels, predictions)
     references, predicted = _files_of(labels, ending), _files_of(predictions, ending)
     for folder, files in ((labels, references), (predictions, predicted)):
         if not files:
@@ -337,9 +335,9 @@ def pair_files(labels: Path, predictions: Path, ending: str) -> dict[str, Pair]:
             )
     differences = []
     if missing := references.keys() - predicted.keys():
-        differences.append(f"{len(missing)} without a prediction in {predictions}: {_first(sorted(missing))}")
+        differences.append(f"{len(missing)} without a prediction in {predictions}: {listing_of(sorted(missing))}")
     if extra := predicted.keys() - references.keys():
-        differences.append(f"{len(extra)} without a label in {labels}: {_first(sorted(extra))}")
+        differences.append(f"{len(extra)} without a label in {labels}: {listing_of(sorted(extra))}")
     if differences:
         raise UserError(
             f"The cases of both folders differ, {'; and '.join(differences)}. Predict what is missing, and remove what "
@@ -453,7 +451,7 @@ def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -
     unknown = sorted(set(pandas.unique(labels.ravel()).tolist()) - set(labelling.values))
     if not unknown:
         return []
-    values, known = _first([f"{value:g}" for value in unknown]), ", ".join(map(str, labelling.values))
+    values, known = listing_of([f"{value:g}" for value in unknown]), ", ".join(map(str, labelling.values))
     return [
         f"{file} has the values {values}, which are no labels of dataset.json ({known}). Use the dataset.json that "
         "belongs to it, or mend the file."
@@ -489,56 +487,42 @@ def _evaluate_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWrit
 
 
 @contextmanager
-def _workers(num_processes: int, num_cases: int, description: str) -> Iterator[ProcessPoolExecutor | None]:
-    """Processes to run cases in; None where this one will do.
-
-    Raises:
-        UserError: there was not enough memory.
-    """
-    num_processes = min(num_processes, num_cases)
-    executor = None
-    if num_processes > 1:
-        context = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(num_processes, context, initializer=_prepare_evaluating_worker)
+def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes to run cases in; None where this one will do, which has loaded what takes seconds."""
+    executor = (
+        workers(num_processes, f"working on {description}", prepare=_use_one_thread)
+        if num_processes > 1
+        else nullcontext()
+    )
     try:
-        yield executor
+        with executor as running:
+            yield running
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on where this one was.", file=sys.stderr)
         raise
-    except (BrokenProcessPool, MemoryError) as error:
-        raise UserError(
-            f"A process was killed over {description}, most likely for want of memory: the same command with a smaller "
-            "-np goes on."
-        ) from error
-    finally:
-        if executor:
-            executor.shutdown(cancel_futures=True)  # after the cases at hand
 
 
-def _prepare_evaluating_worker() -> None:
-    prepare_worker()
+def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _run(
+def _results(
     executor: ProcessPoolExecutor | None, function: Callable[[Pair], Result], pairs: Mapping[str, Pair], title: str
 ) -> Iterator[tuple[str, Result]]:
     """Case and function(pair) of all cases as they are finished, with a bar."""
-    if executor is None:
+    if executor:
+        yield from run(executor, function, pairs, title)
+    else:
         for case, pair in tqdm(pairs.items(), desc=title, unit="case"):
             yield case, function(pair)
-        return
-    with ignored_interrupts():  # which workers start with, and keep
-        cases = {executor.submit(function, pair): case for case, pair in pairs.items()}
-    for future in tqdm(as_completed(cases), total=len(cases), desc=title, unit="case"):
-        yield cases[future], future.result()
 
 
 def _raise_problems(problems: Sequence[str], description: str) -> None:
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems[:NUM_LISTED])
         rest = f"\n  and {len(problems) - NUM_LISTED} more" if len(problems) > NUM_LISTED else ""
-        raise UserError(f"{len(problems)} problems were found with {description}; nothing was evaluated:{listed}{rest}")
+        found = "1 problem was" if len(problems) == 1 else f"{len(problems)} problems were"
+        raise UserError(f"{found} found with {description}; nothing was evaluated:{listed}{rest}")
 
 
 def _key(pair: Pair, labelling: Labelling, reader: type[BaseReaderWriter]) -> str:
@@ -566,7 +550,7 @@ def _read_progress(progress_file: Path, keys: Mapping[str, str]) -> dict[str, Me
 
 def _add_progress(progress_file: Path, case: str, key: str, metrics: Metrics) -> None:
     progress_file.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"case": case, "key": key, "metrics": without_nan(metrics)}, allow_nan=False)
+    line = to_json({"case": case, "key": key, "metrics": metrics})
     with progress_file.open("a", encoding="utf-8") as file:
         file.write(f"\n{line}\n")  # the first line break ends one that was torn
 
@@ -595,13 +579,7 @@ def _write_results(summary: Mapping[str, Any], rows: pandas.DataFrame, out: Path
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".cfnet_evaluate.") as folder:
         summary_file, table_file = Path(folder, SUMMARY), Path(folder, PER_CASE)
-        content = json.dumps(without_nan(summary), indent=4, allow_nan=False)
-        summary_file.write_text(content, encoding="utf-8")
+        summary_file.write_text(to_json(summary, indent=4), encoding="utf-8")
         rows.to_csv(table_file, index=False)
         table_file.replace(out / PER_CASE)
         summary_file.replace(out / SUMMARY)
-
-
-def _first(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:NUM_LISTED]) + (f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else "")

@@ -20,6 +20,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.host import nnunet_folder
 from nnunetv2_cfnet.json_files import read_json_object
 from nnunetv2_cfnet.planning.modality_groups import (
     ModalityGroups,
@@ -79,7 +80,7 @@ class Request:
         return chosen == (None, None, None) and not self.without and self.preprocessor_name == DEFAULT_PREPROCESSOR
 
     def plans_file(self, dataset: str) -> Path:
-        return _folder("nnUNet_preprocessed") / dataset / f"{self.plans_name}.json"
+        return nnunet_folder("nnUNet_preprocessed") / dataset / f"{self.plans_name}.json"
 
 
 def plan(request: Request, show: bool) -> None:
@@ -105,12 +106,14 @@ def plan(request: Request, show: bool) -> None:
     for _, dataset in to_plan:
         _check_dataset(request, dataset)
     for number, dataset in to_plan:
-        if not (_folder("nnUNet_preprocessed") / dataset / FINGERPRINT).is_file():
+        if not (nnunet_folder("nnUNet_preprocessed") / dataset / FINGERPRINT).is_file():
             extract_fingerprint_dataset(number)
     _plan(request, to_plan)
     if show:
         for _, dataset in datasets:
-            dataset_json = read_json_object(_folder("nnUNet_preprocessed") / dataset / "dataset.json", COPIED_BY_PLAN)
+            dataset_json = read_json_object(
+                nnunet_folder("nnUNet_preprocessed") / dataset / "dataset.json", COPIED_BY_PLAN
+            )
             print(f"\n{describe_plans(_read_plans(request.plans_file(dataset)), dataset_json)}")
 
 
@@ -160,9 +163,11 @@ def plan_and_preprocess(
     if verify:
         for _, dataset in datasets:
             try:
-                verify_dataset_integrity(str(_folder("nnUNet_raw") / dataset), num_processes_fingerprint)
+                verify_dataset_integrity(str(nnunet_folder("nnUNet_raw") / dataset), num_processes_fingerprint)
             except (AssertionError, OSError, RuntimeError) as error:
-                raise UserError(f"{_folder('nnUNet_raw') / dataset} is not as nnU-Net needs it: {error}") from error
+                raise UserError(
+                    f"{nnunet_folder('nnUNet_raw') / dataset} is not as nnU-Net needs it: {error}"
+                ) from error
     for number, _ in datasets:
         extract_fingerprint_dataset(
             number,
@@ -191,7 +196,9 @@ def _is_shared_and_there(request: Request, dataset: str, configuration: str) -> 
     identifier = _read_plans(plans_file)["configurations"].get(configuration, {}).get("data_identifier")
     if identifier is None or identifier.startswith(request.plans_name):
         return False
-    cases = get_filenames_of_train_images_and_targets(str(_folder("nnUNet_raw") / dataset), _dataset_json(dataset))
+    cases = get_filenames_of_train_images_and_targets(
+        str(nnunet_folder("nnUNet_raw") / dataset), _dataset_json(dataset)
+    )
     # nnU-Net writes a case's properties last
     return all(plans_file.with_name(identifier).joinpath(f"{case}.pkl").is_file() for case in cases)
 
@@ -236,7 +243,7 @@ def _check(request: Request) -> list[tuple[int, str]]:
     if not isinstance(recursive_find_python_class(folder, request.preprocessor_name, "nnunetv2.preprocessing"), type):
         raise UserError(f"-preprocessor_name {request.preprocessor_name}: there is no such class in {folder}.")
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
-        _folder(variable)
+        nnunet_folder(variable)
     try:
         return [(number, str(convert_id_to_dataset_name(number))) for number in request.dataset_ids]
     except RuntimeError as error:
@@ -247,7 +254,7 @@ def _check_dataset(request: Request, dataset: str, clean: bool = False) -> None:
     """UserError for what would stop planning this dataset, or lose plans that are not CFNet's."""
     dataset_json = _dataset_json(dataset)
     _groups(request, dataset_json)
-    raw = _folder("nnUNet_raw") / dataset
+    raw = nnunet_folder("nnUNet_raw") / dataset
     images, ending = raw / "imagesTr", dataset_json["file_ending"]
     if not dataset_json.get("dataset") and not any(images.glob(f"*_0000{ending}")):
         raise UserError(f"{images} holds no images named *_0000{ending}: put the images there.")
@@ -301,7 +308,7 @@ def _groups(request: Request, dataset_json: dict) -> ModalityGroups:
 
 
 def _dataset_json(dataset: str) -> dict:
-    file = _folder("nnUNet_raw") / dataset / "dataset.json"
+    file = nnunet_folder("nnUNet_raw") / dataset / "dataset.json"
     dataset_json = read_json_object(file, "Write it as nnU-Net's documentation/dataset_format.md says.")
     for key, kind in (("labels", dict), ("numTraining", int), ("file_ending", str)):
         if not isinstance(dataset_json.get(key), kind):
@@ -320,11 +327,3 @@ def _read_plans(file: Path) -> dict:
     if not isinstance(plans.get("configurations"), dict):
         raise UserError(f"{file} has no configurations. {way_out}")
     return plans
-
-
-def _folder(variable: str) -> Path:
-    folder = os.environ.get(variable)
-    if not folder or not (variable == "nnUNet_preprocessed" or os.path.isdir(folder)):
-        problem = f"={folder} is no folder" if folder else " is not set"
-        raise UserError(f"{variable}{problem}; mend it with: export {variable}=/path/to/a/folder")
-    return Path(folder)

@@ -4,8 +4,8 @@
                                                          -> logs, a training step -> Curves, Cost
     rows of all models -> paired_tests, brats_ranks -> Comparison -> compare.md, compare.json, figures, report.html
 
-All models are checked before the first is evaluated. Each is evaluated on the same cases; results are kept while the
-rest is computed, so that an interrupted run goes on.
+All files of all models are checked before the first case is evaluated. Results are kept while the rest is computed, so
+that an interrupted run goes on.
 """
 
 import os
@@ -22,10 +22,12 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.data.cross_validation import cross_validation
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.evaluation.evaluate import (
     Labelling,
     Pair,
+    check_folders,
+    check_num_processes,
     evaluate_pairs,
     pair_files,
     read_dataset_json,
@@ -33,11 +35,14 @@ from nnunetv2_cfnet.evaluation.evaluate import (
     versions,
 )
 from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.host import nnunet_folder
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.model_cost import Logs, measure_cost, read_logs
 from nnunetv2_cfnet.report.statistics import brats_ranks, paired_tests
-from nnunetv2_cfnet.report.write import write_report
+from nnunetv2_cfnet.report.write import check_place, write_report
+
+PROGRESS = ".cfnet_compare.jsonl"
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,11 @@ def compare_models(
     Raises:
         UserError: whatever is wrong with the input; no report is written then.
     """
-    _check_names(names, "-m TRAINER__PLANS TRAINER__PLANS ..")
+    _check(names, "-m TRAINER__PLANS TRAINER__PLANS ..", out, num_processes)
+    if len(set(folds)) < len(folds):
+        raise UserError(f"--folds {' '.join(map(str, folds))}: give each once.")
     if results is None:
-        results = [_folder("nnUNet_results")]
+        results = [nnunet_folder("nnUNet_results")]
     dataset = dataset_name(dataset_id)
     folders = {name: [_model_folder(root / dataset, name, configuration) for root in results] for name in names}
     json_file = folders[names[0]][0] / "dataset.json"
@@ -103,7 +110,10 @@ def compare_models(
     ]
     notes += _budget_notes(logs)
     if len(results) > 1:
-        notes.append(f"Each model was trained {len(results)} times; the metrics of a case are means over them.")
+        notes.append(
+            f"Each model was trained {len(results)} times. In tests and plots, the metrics of a case are means over "
+            "these trainings; pictures are those of the first."
+        )
     models = _evaluate(sources, labelling, dataset_json, out, num_processes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for index, (model, source) in enumerate(zip(models, sources, strict=True)):
@@ -117,8 +127,8 @@ def compare_models(
             title=f"{dataset}, {configuration}",
             regions=labelling.regions,
             models=models,
-            tests=[],
-            ranks={},
+            tests=paired_tests(models, labelling.regions),
+            ranks=brats_ranks(models),
             references={case: pair.reference for case, pair in sources[0].pairs[0].items()},
             images=_training_images(dataset, dataset_json),
             notes=notes,
@@ -142,17 +152,20 @@ def compare_predictions(
     Raises:
         UserError: whatever is wrong with the input; no report is written then.
     """
-    _check_names([name for name, _ in predictions], "--predictions NAME=FOLDER NAME=FOLDER ..")
+    _check([name for name, _ in predictions], "--predictions NAME=FOLDER NAME=FOLDER ..", out, num_processes)
+    for _, folder in predictions:
+        check_folders(labels, folder)
     json_file = dataset_json_file or predictions[0][1] / "dataset.json"
     dataset_json, labelling = _read_dataset(json_file, "Give that of the model, or of the dataset, with -djfile.")
     sources = [Source(name, [pair_files(labels, folder, dataset_json["file_ending"])]) for name, folder in predictions]
+    models = _evaluate(sources, labelling, dataset_json, out, num_processes)
     _write(
         Comparison(
             title=f"Predictions of {labels.resolve()}",
             regions=labelling.regions,
-            models=_evaluate(sources, labelling, dataset_json, out, num_processes),
-            tests=[],
-            ranks={},
+            models=models,
+            tests=paired_tests(models, labelling.regions),
+            ranks=brats_ranks(models),
             references={case: pair.reference for case, pair in sources[0].pairs[0].items()},
             images=_images_beside(labels, sources[0].pairs[0], dataset_json),
         ),
@@ -172,19 +185,14 @@ def dataset_name(dataset_id: int) -> str:
         raise UserError(f"-d {dataset_id}: {error}") from None
 
 
-def _check_names(names: Sequence[str], usage: str) -> None:
+def _check(names: Sequence[str], usage: str, out: Path, num_processes: int) -> None:
+    """Refuse what no comparison can be made of, or written to."""
     if len(names) < 2:
         raise UserError(f"A comparison takes two models at least: give {usage}")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise UserError(f"{', '.join(sorted(repeated))} is given twice: name each model once.")
-
-
-def _folder(variable: str) -> Path:
-    folder = os.environ.get(variable)
-    if not folder or not os.path.isdir(folder):
-        problem = f"={folder} is no folder" if folder else " is not set"
-        raise UserError(f"{variable}{problem}; mend it with: export {variable}=/path/to/a/folder")
-    return Path(folder)
+    check_place(out)
+    check_num_processes(num_processes)
 
 
 def _model_folder(dataset_folder: Path, name: str, configuration: str) -> Path:
@@ -224,55 +232,55 @@ def _check_same_cases(sources: Sequence[Source]) -> None:
                 (pairs.keys() - first, f"{who} alone predicted"),
             ):
                 if cases:
-                    listed = ", ".join(sorted(cases)[:10]) + (", .." if len(cases) > 10 else "")
                     raise UserError(
-                        f"The models' cases differ: {len(cases)} that {problem}: {listed}. Compare models that were "
-                        "trained with the same splits_final.json, or the folds that agree, with --folds."
+                        f"The models' cases differ: {len(cases)} that {problem}: {listing_of(sorted(cases))}. Compare "
+                        "models that were trained with the same splits_final.json, or the folds that agree, with "
+                        "--folds."
                     )
 
 
 def _evaluate(
     sources: Sequence[Source], labelling: Labelling, dataset_json: Mapping[str, Any], out: Path, num_processes: int
 ) -> list[Model]:
+    """All models at once, so that every file is checked before the first case is evaluated."""
+    pairs = {
+        f"{number}/{replicate}/{case}": pair
+        for number, source in enumerate(sources)
+        for replicate, by_case in enumerate(source.pairs)
+        for case, pair in by_case.items()
+    }
+    table = evaluate_pairs(
+        pairs,
+        labelling,
+        dataset_json,
+        num_processes=num_processes,
+        description=f"cases of {len(sources)} models",
+        progress_file=out / PROGRESS,
+    )
+    keys = table["case"].str.split("/", n=2)
+    table["case"] = keys.str[2]
     models = []
-    for source in sources:
+    for number, source in enumerate(sources):
         replicates = [
-            evaluate_pairs(
-                pairs,
-                labelling,
-                dataset_json,
-                num_processes=num_processes,
-                description=f"cases of {source.name}",
-                progress_file=_progress_file(out, source.name, replicate),
-            )
-            for replicate, pairs in enumerate(source.pairs)
+            table[(keys.str[0] == str(number)) & (keys.str[1] == str(replicate))].reset_index(drop=True)
+            for replicate in range(len(source.pairs))
         ]
-        rows = pandas.concat(replicates).groupby(["case", "region"], sort=False)[list(METRICS)].mean().reset_index()
+        by_case = pandas.concat(replicates).groupby(["case", "region"], sort=False)
+        rows = by_case[list(METRICS)].mean(skipna=False).reset_index()
         predictions = {case: pair.prediction for case, pair in source.pairs[0].items()}
-        dice = [table.groupby("region", sort=False)["dice"].mean().to_dict() for table in replicates]
-        models.append(Model(source.name, rows, predictions, replicate_means=dice if len(dice) > 1 else ()))
+        several = replicates if len(replicates) > 1 else ()
+        models.append(Model(source.name, rows, predictions, replicate_rows=several))
     return models
 
 
-def _progress_file(out: Path, name: str, replicate: int) -> Path:
-    return out / f".{''.join(c if c.isalnum() else '_' for c in name)}_{replicate}.jsonl"
-
-
 def _write(comparison: Comparison, out: Path) -> None:
-    """Add the statistics, write the report, and say where it is."""
-    num_cases = len(comparison.references)
-    tests = paired_tests(comparison.models, comparison.regions)
-    comparison = replace(
-        comparison,
-        tests=tests,
-        ranks=brats_ranks(comparison.models),
-        provenance={"command": shlex.join(["nnunetv2_cfnet", *sys.argv[1:]]), **versions()},
-    )
-    write_report(comparison, out)
-    for leftover in out.glob(".*.jsonl"):
-        leftover.unlink()
+    """Write the report and say where it is."""
+    provenance = {"command": shlex.join(["nnunetv2_cfnet", *sys.argv[1:]]), **versions()}
+    write_report(replace(comparison, provenance=provenance), out)
+    (out / PROGRESS).unlink(missing_ok=True)
     print(
-        f"{num_cases} cases, {len(comparison.models)} models. Written: {out / 'report.html'}, compare.md, compare.json"
+        f"{len(comparison.references)} cases, {len(comparison.models)} models. Written: {out / 'report.html'}, "
+        "compare.md, compare.json"
     )
 
 
@@ -305,6 +313,7 @@ def _images_beside(
     labels: Path, cases: Mapping[str, Pair], dataset_json: Mapping[str, Any]
 ) -> dict[str, dict[str, Path]]:
     """The images of each case where labels are in a raw dataset: imagesTr beside labelsTr, imagesTs beside labelsTs."""
+    labels = labels.resolve()
     folder = labels.with_name(labels.name.replace("labels", "images"))
     if folder == labels or not folder.is_dir():
         return {}

@@ -43,7 +43,7 @@ class Model:
     rows: pandas table with the columns case, region and those of METRICS, one row for each case and region; with
         several replicates, their mean. Every model of a comparison has the same cases and regions.
     predictions: file of each case (of the first replicate).
-    replicate_means: for each replicate, the mean Dice of each region; empty where there is one.
+    replicate_rows: the same for each replicate; empty where there is one.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Model:
     predictions: Mapping[str, Path]
     cost: Cost | None = None
     curves: Sequence[Curves] = ()
-    replicate_means: Sequence[Mapping[str, float]] = ()
+    replicate_rows: Sequence[pandas.DataFrame] = ()
 
 
 @dataclass(frozen=True)

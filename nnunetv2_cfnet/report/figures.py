@@ -51,8 +51,6 @@ def box_plots(comparison: Comparison) -> list[Picture]:
 
 def difference_plots(comparison: Comparison) -> list[Picture]:
     """For Dice and HD95: the sorted differences of the cases, the first model minus each other one."""
-    if len(comparison.models) == 1:
-        return []
     return [_difference_plot(comparison, metric) for metric in DRAWN_METRICS]
 
 

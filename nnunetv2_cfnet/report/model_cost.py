@@ -40,7 +40,7 @@ class Logs(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_logs(model_folders: Sequence[Path], folds: Sequence[int | str]) -> Logs:
+def read_logs(model_folders: Sequence[Path], folds: Sequence[int]) -> Logs:
     """Read curves and epoch times from the final checkpoint of each fold.
 
     Pseudo Dice is the logged mean_fg_dice: of each epoch alone, not nnU-Net's moving average over epochs. Checkpoints
@@ -48,7 +48,7 @@ def read_logs(model_folders: Sequence[Path], folds: Sequence[int | str]) -> Logs
 
     Args:
         model_folders: of one model; several are its replicates, and epochs of all of them count.
-        folds: of each; numbers, or "all".
+        folds: of each.
 
     Raises:
         UserError: a checkpoint is missing, can't be read or holds no log.

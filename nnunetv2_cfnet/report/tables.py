@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas
 
 from nnunetv2_cfnet.evaluation.evaluate import summarise
 from nnunetv2_cfnet.evaluation.metrics import METRICS
-from nnunetv2_cfnet.report.comparison import Comparison, Cost, PairedTest
+from nnunetv2_cfnet.report.comparison import Comparison, Cost, Model, PairedTest
 
 VERDICT_METRICS = ("dice", "hd95")
 NOTHING = "–"
@@ -88,7 +89,7 @@ def tables_of_tests(comparison: Comparison) -> list[Table]:
 
 def summary_tables(comparison: Comparison) -> list[Table]:
     """For each region, mean and median of each model's metrics; Dice by both rules for empty regions."""
-    summaries = {model.name: summarise(model.rows) for model in comparison.models}
+    summaries = {model.name: summary_of(model) for model in comparison.models}
     header = ["metric", *(f"{name}, {value}" for name in summaries for value in ("mean", "median"))]
     tables = []
     for region in comparison.regions:
@@ -103,6 +104,11 @@ def summary_tables(comparison: Comparison) -> list[Table]:
             rows.append((name, *cells))
         tables.append(Table(region, header, rows))
     return tables
+
+
+def summary_of(model: Model) -> dict[str, dict]:
+    """Of each region, over the cases of all replicates: an empty region is one in each of them by itself."""
+    return summarise(pandas.concat(model.replicate_rows) if model.replicate_rows else model.rows)
 
 
 def rank_table(comparison: Comparison) -> Table:
@@ -131,8 +137,8 @@ def replicate_table(comparison: Comparison) -> Table | None:
     rows = []
     for model in comparison.models:
         for region in comparison.regions:
-            means = [float(replicate[region]) for replicate in model.replicate_means if region in replicate]
-            if len(means) > 1:
+            means = [float(rows[rows["region"] == region]["dice"].mean()) for rows in model.replicate_rows]
+            if means:
                 values = ", ".join(number(mean, "dice") for mean in means)
                 deviation = number(float(np.std(means, ddof=1)), "dice")
                 rows.append((model.name, region, values, number(max(means) - min(means), "dice"), deviation))

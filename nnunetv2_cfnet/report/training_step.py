@@ -20,6 +20,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters
+from nnunetv2_cfnet.planning.modality_groups import channel_names_of
 from nnunetv2_cfnet.report.model_cost import MARK
 
 MOST_SKIPPED_STEPS = 20  # gradient scaling halves its factor, 65536 at first, with each
@@ -120,7 +121,7 @@ def random_batch(trainer: nnUNetTrainer) -> dict:
     samples = []
     for _ in range(trainer.batch_size):
         indices = torch.randint(len(values), (1 + trainer.is_cascaded, *patch_size))
-        image = torch.randn(len(trainer.dataset_json["channel_names"]), *patch_size)
+        image = torch.randn(len(channel_names_of(trainer.dataset_json)), *patch_size)
         samples.append(transforms(image=image, segmentation=values[indices].to(torch.int16)))
     targets = [sample["segmentation"] for sample in samples]
     by_scale = isinstance(targets[0], list)

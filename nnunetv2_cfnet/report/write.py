@@ -4,23 +4,23 @@
                                        -> HTML, one file with everything in it
                -> JSON
 
-Everything is made in a temporary folder beside the target and moved there when it is whole.
+Everything is made in a temporary folder within the target and moved there when it is whole.
 """
 
 import base64
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.evaluation.evaluate import RULES, summarise
+from nnunetv2_cfnet.evaluation.evaluate import RULES
 from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.json_files import to_json
 from nnunetv2_cfnet.report.cases import case_pictures
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.figures import Picture, box_plots, difference_plots, training_curves
@@ -31,13 +31,22 @@ from nnunetv2_cfnet.report.tables import (
     cost_table,
     rank_table,
     replicate_table,
+    summary_of,
     summary_tables,
     tables_of_tests,
     verdicts,
 )
 
 JSON, MARKDOWN, HTML, FIGURES = "compare.json", "compare.md", "report.html", "figures"
-ROUGH_BELOW = 20  # cases; intervals of fewer are too narrow more often than they say
+ROUGH_BELOW = 20  # cases
+# of RULES, those that the tables follow
+RULE_TITLES = {
+    "brats": "Empty regions",
+    "hd95": METRICS["hd95"].title,
+    "hd95_max": METRICS["hd95_max"].title,
+    "lesion-wise": "Lesion-wise",
+    "volumes": "Volumes",
+}
 # Characters that Markdown, or the HTML that it may hold, takes for more than themselves.
 MARKDOWN_ESCAPES = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", **{character: f"\\{character}" for character in r"\|*`[]$"}}
@@ -65,7 +74,7 @@ def write_report(comparison: Comparison, out: Path) -> None:
         UserError: the folder, or a file of it, is something else.
     """
     out = out.expanduser().resolve()
-    _check_place(out)
+    check_place(out)
     sections = make_sections(comparison)
     pictures = [picture for section in sections for picture in section.pictures]
     contents = {
@@ -73,15 +82,14 @@ def write_report(comparison: Comparison, out: Path) -> None:
         MARKDOWN: to_markdown(comparison.title, sections).encode(),
         HTML: to_html(comparison.title, sections).encode(),
         # the last one: an interrupted move leaves the list of the figures that are to be replaced
-        JSON: to_json(comparison, [picture.name for picture in pictures]).encode(),
+        JSON: comparison_json(comparison, [picture.name for picture in pictures]).encode(),
     }
     former = _former_figures(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as unfinished:
+    (out / FIGURES).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".cfnet_compare.") as unfinished:
         Path(unfinished, FIGURES).mkdir()
         for name, content in contents.items():
             Path(unfinished, name).write_bytes(content)
-        (out / FIGURES).mkdir(parents=True, exist_ok=True)
         for name in contents:
             Path(unfinished, name).replace(out / name)
     for name in former - {picture.name for picture in pictures}:
@@ -139,7 +147,7 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
     return environment.get_template("report.html.jinja").render(title=title, sections=sections)
 
 
-def to_json(comparison: Comparison, figures: Sequence[str]) -> str:
+def comparison_json(comparison: Comparison, figures: Sequence[str]) -> str:
     """Everything, as strict JSON: null where there is no number."""
     content = {
         "title": comparison.title,
@@ -154,7 +162,7 @@ def to_json(comparison: Comparison, figures: Sequence[str]) -> str:
         "rules": RULES,
         "figures": figures,
     }
-    return json.dumps(_strict(content), indent=1, allow_nan=False) + "\n"
+    return to_json(content, indent=1) + "\n"
 
 
 def _model_content(model: Model) -> dict[str, Any]:
@@ -163,31 +171,17 @@ def _model_content(model: Model) -> dict[str, Any]:
         by_case.setdefault(row["case"], {})[row["region"]] = {metric: row[metric] for metric in METRICS}
     return {
         "name": model.name,
-        "summary": summarise(model.rows),
+        "summary": summary_of(model),
         "cost": asdict(model.cost) if model.cost else None,
-        "replicate_means": model.replicate_means,
+        "replicates": [rows.to_dict("records") for rows in model.replicate_rows],
         "curves": [asdict(curves) for curves in model.curves],
         "predictions": model.predictions,
         "cases": by_case,
     }
 
 
-def _strict(content: Any) -> Any:
-    """The same in JSON's own types."""
-    if isinstance(content, Mapping):
-        return {str(key): _strict(value) for key, value in content.items()}
-    if isinstance(content, str | bool | int | None):
-        return content
-    if isinstance(content, Path):
-        return str(content)
-    if isinstance(content, np.generic):
-        return _strict(content.item())
-    if isinstance(content, float):
-        return content if np.isfinite(content) else None
-    return [_strict(value) for value in content]
-
-
-def _check_place(out: Path) -> None:
+def check_place(out: Path) -> None:
+    """A UserError where no report can be written, for what is there already."""
     for folder in (out, out / FIGURES):
         if folder.exists() and not folder.is_dir():
             raise UserError(
@@ -214,19 +208,17 @@ def _contents(section: Section) -> tuple[Sequence, ...]:
 def _reservations(comparison: Comparison) -> list[str]:
     """What a reader of the verdicts has to know."""
     notes = list(comparison.notes)
-    counts = [test.num_cases for test in comparison.tests]
-    if not counts:
-        return ["There is one model: nothing is compared.", *notes] if len(comparison.models) == 1 else notes
-    if min(counts) < MIN_CASES:
-        notes.append(f"With fewer than {MIN_CASES} cases there is no interval, and no difference can be shown.")
-    elif min(counts) < ROUGH_BELOW:
-        notes.append(
-            f"With {min(counts)} cases, fewer than {ROUGH_BELOW}, the intervals are rough: they tend to be too narrow."
-        )
+    num_cases = min((test.num_cases for test in comparison.tests), default=0)
+    if num_cases < MIN_CASES:
+        return [*notes, f"With fewer than {MIN_CASES} cases there is no interval, and no difference can be shown."]
+    chance = "one in twenty"
+    if num_cases < ROUGH_BELOW:
+        chance = "one in ten"
+        notes.append(f"With {num_cases} cases, fewer than {ROUGH_BELOW}, the intervals are rough, and too narrow.")
     return [
         *notes,
-        "Each verdict is that of one 95 % interval: of twenty where nothing differs, about one excludes zero by "
-        "chance. Holm's column corrects for the number of tests, the intervals do not.",
+        f"Each verdict is that of one 95 % interval: where nothing differs, about {chance} excludes zero by chance. "
+        "Holm's column corrects for the number of tests, the intervals do not.",
         "An interval tells how the result varies with the cases, not with the seed of a training: two trainings of one "
         "model differ as well.",
     ]
@@ -237,7 +229,7 @@ def _definitions(comparison: Comparison) -> list[str]:
     first = comparison.models[0].name
     return [
         f"Regions and their labels: {_region_text(comparison)}.",
-        *(f"{name[:1].upper()}{name[1:]}: {rule}" for name, rule in RULES.items()),
+        *(f"{title}: {RULES[name]}" for name, title in RULE_TITLES.items()),
         f"Cases are paired by name, and a difference is {first} minus the other model: the mean over cases for metrics "
         "within 0 and 1, the median for distances, whose penalty for a missed region would dominate a mean. Intervals: "
         "bootstrap over cases (BCa, Efron 1987; percentiles where BCa has no value). p: Wilcoxon's signed-rank test "

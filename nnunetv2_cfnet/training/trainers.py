@@ -73,7 +73,7 @@ class nnUNetTrainerCFNetDemoBaseline(nnUNetTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = DEMO_EPOCHS
-        self.num_iterations_per_epoch = 12
+        self.num_iterations_per_epoch = 10
         self.num_val_iterations_per_epoch = 2
         self.save_every = 1
         self.initial_lr = 3e-2

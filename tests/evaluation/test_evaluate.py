@@ -15,7 +15,7 @@ from nnunetv2.evaluation import evaluate_predictions as nnunet
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from skimage.io import imsave
 
-from nnunetv2_cfnet.data.parallel import prepare_worker
+from nnunetv2_cfnet.data.parallel import nothing_more
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.evaluation import evaluate as module
 from nnunetv2_cfnet.evaluation.evaluate import (
@@ -334,10 +334,10 @@ def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_pat
 
 
 def test_a_worker_that_is_killed_is_an_error_with_a_way_out(monkeypatch):
-    monkeypatch.setattr(module, "_prepare_evaluating_worker", prepare_worker)  # without the seconds for torch
-    message = r"A process was killed over cases, most likely for want of memory: .* with a smaller -np goes on"
-    with pytest.raises(UserError, match=message), module._workers(2, 2, "cases") as executor:
-        list(module._run(executor, os._exit, {"case": 1}, "evaluating"))
+    monkeypatch.setattr(module, "_use_one_thread", nothing_more)  # without the seconds for torch
+    message = "A process was killed while working on cases, most likely for want of memory: .* with a smaller -np"
+    with pytest.raises(UserError, match=message), module._executor(2, "cases") as executor:
+        list(module._results(executor, os._exit, {"case": 1}, "evaluating"))
 
 
 # What is refused

@@ -43,7 +43,7 @@ def make_comparison(tmp_path_factory) -> Callable[..., Comparison]:
     """Makes a comparison with everything that a report can show."""
 
     def make(
-        num_cases: int = 8,
+        num_cases: int = 12,
         num_models: int = 2,
         regions: dict[str, tuple[int, ...]] = REGIONS,
         shape: tuple[int, ...] = (10, 32, 28),
@@ -70,7 +70,7 @@ def make_comparison(tmp_path_factory) -> Callable[..., Comparison]:
                     notes=("epoch time: its checkpoints are gone",) if index else (),
                 ),
                 curves=[_curves(str(fold), generator) for fold in range(3)],
-                replicate_means=[{region: 0.8 + 0.01 * replicate for region in regions} for replicate in range(2)],
+                replicate_rows=[_rows(cases, regions, difficulty * (1 + 0.2 * index), generator) for _ in range(2)],
             )
             for index, name in enumerate(names[:num_models])
         )

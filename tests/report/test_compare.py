@@ -22,7 +22,7 @@ DATASET_JSON = {
     "numTraining": 8,
     "file_ending": ".nii.gz",
 }
-CASES = [f"case_{number}" for number in range(8)]
+CASES = [f"case_{number}" for number in range(10)]
 GOOD, POOR = "nnUNetTrainerGood__nnUNetPlans", "nnUNetTrainerPoor__nnUNetPlans"
 
 
@@ -103,7 +103,7 @@ def test_trained_models_are_compared_by_case(nnunet):
     (test,) = (test for test in report["tests"] if (test["region"], test["metric"]) == ("core", "dice"))
     # of the core, 9 of 27 voxels are hit: the poor model has a Dice of 1/3, the good one 1
     assert test["difference"] == pytest.approx(2 / 3)
-    assert (test["num_cases"], test["wins"], test["verdict"]) == (8, 8, "better")
+    assert (test["num_cases"], test["wins"], test["verdict"]) == (10, 10, "better")
     assert report["ranks"] == {GOOD: 1.0, POOR: 2.0}
     good, poor = report["models"]
     assert good["cost"] == {**good["cost"], "parameters": 7, "epoch_s": 1.0}
@@ -148,10 +148,40 @@ def test_replicates_are_averaged_case_by_case(nnunet):
     module.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=out, num_processes=1, results=results)
     good = json.loads((out / "compare.json").read_text())["models"][0]
     assert good["cases"]["case_0"]["core"]["dice"] == pytest.approx((1 + 1 / 3) / 2)
-    assert [means["core"] for means in good["replicate_means"]] == pytest.approx([1, 1 / 3])
+    first, second = good["replicates"]
+    assert [rows[1]["dice"] for rows in (first, second)] == pytest.approx([1, 1 / 3])
     assert (
-        "Each model was trained 2 times; the metrics of a case are means over them." in (out / "compare.md").read_text()
+        "Each model was trained 2 times. In tests and plots, the metrics of a case are means"
+        in (out / "compare.md").read_text()
     )
+
+
+def test_an_empty_region_counts_in_each_replicate_by_itself(nnunet):
+    """One case without the core: one replicate is right about it, the other predicts it."""
+    label = nnunet / "nnUNet_preprocessed" / DATASET / "gt_segmentations" / "case_0.nii.gz"
+    without = np.where(cube() == 2, 1, cube()).astype(np.uint8)
+    write(without, label)
+    for number in (0, 1):
+        model = write_model(nnunet / f"replicate_{number}", GOOD, 0)
+        write_model(nnunet / f"replicate_{number}", POOR, 2)
+        if number == 0:
+            write(without, model / "fold_0" / "validation" / "case_0.nii.gz")
+    results = [nnunet / "replicate_0", nnunet / "replicate_1"]
+    out = nnunet / "pooled"
+    module.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=out, num_processes=1, results=results)
+    core = json.loads((out / "compare.json").read_text())["models"][0]["summary"]["core"]
+    assert (core["num_cases"], core["empty_in_reference"], core["empty_in_both"]) == (20, 2, 1)
+    assert core["metrics"]["dice"]["brats"]["mean"] == pytest.approx(19 / 20)
+    assert core["metrics"]["dice"]["nnunet"] == core["metrics"]["dice_nnunet"]["brats"]
+    assert core["metrics"]["dice_nnunet"]["brats"]["mean"] == pytest.approx(18 / 19)
+
+
+def test_a_users_hidden_files_stay(nnunet):
+    out = nnunet / "cfnet_comparison"
+    out.mkdir()
+    (out / ".mine.jsonl").touch()
+    run(*given(nnunet))
+    assert sorted(path.name for path in out.glob(".*")) == [".mine.jsonl"]
 
 
 def test_an_interrupted_comparison_goes_on(nnunet, monkeypatch, capsys):
@@ -163,7 +193,7 @@ def test_an_interrupted_comparison_goes_on(nnunet, monkeypatch, capsys):
         run(*trained(), code=130)
     assert not (nnunet / "cfnet_comparison" / "compare.md").exists()
     run(*trained())
-    assert f"8 of 8 cases of {GOOD} are taken over from an interrupted run." in capsys.readouterr().out
+    assert "20 of 20 cases of 2 models are taken over from an interrupted run." in capsys.readouterr().out
 
 
 def break_fold(root: Path) -> tuple[object, ...]:
@@ -200,6 +230,17 @@ def break_checkpoint(root: Path) -> tuple[object, ...]:
     return trained()
 
 
+def leak_a_case(root: Path) -> tuple[object, ...]:
+    splits = [{"train": [], "val": [case for case in CASES[fold::2] if case != "case_3"]} for fold in (0, 1)]
+    (root / "nnUNet_preprocessed" / DATASET / "splits_final.json").write_text(json.dumps(splits))
+    return trained()
+
+
+def block_the_place(root: Path) -> tuple[object, ...]:
+    (root / "blocked").touch()
+    return trained("-o", "blocked")
+
+
 def break_prediction(root: Path) -> tuple[object, ...]:
     flags = given(root)
     (root / "poor" / "case_3.nii.gz").unlink()
@@ -216,6 +257,12 @@ def break_prediction(root: Path) -> tuple[object, ...]:
         (break_file, "fold_1/validation/case_3.nii.gz can't be read"),
         (break_checkpoint, "fold_1/checkpoint_final.pth can't be read"),
         (break_prediction, "1 without a prediction in"),
+        (leak_a_case, "folds 0, 1 predicted 1 cases that they do not leave out by"),
+        (block_the_place, "blocked is a file, and a folder is to be written there: choose another -o"),
+        (lambda root: [*given(root)[:-1], "absent"], "absent is no folder: give the one with the labels"),
+        (lambda root: (*given(root), "--folds", 0), "give either -d, -c and -m, and --folds, for trained models, or"),
+        (lambda _: ("-np", 0, *trained()), "0 processes can't do anything"),
+        (lambda _: trained("--folds", 0, 0), "--folds 0 0: give each once."),
         (lambda _: trained(models=(GOOD,)), "A comparison takes two models at least"),
         (lambda _: trained(models=(GOOD, GOOD)), f"{GOOD} is given twice"),
         (
@@ -225,7 +272,7 @@ def break_prediction(root: Path) -> tuple[object, ...]:
         (lambda _: trained(models=(GOOD, "nnUNetTrainer")), "nnUNetTrainer is no model: give TRAINER__PLANS"),
         (
             lambda _: ("-d", 7, "-c", "3d_fullres"),
-            "give either -d, -c and -m, for trained models, or",
+            "give either -d, -c and -m, and --folds, for trained models, or",
         ),
         (lambda root: (*given(root), "-d", 7), "give either -d, -c and -m"),
         (lambda _: ("-d", 8, "-c", "2d", "-m", GOOD, POOR), "Could not find a dataset with the ID 8"),
@@ -234,4 +281,4 @@ def break_prediction(root: Path) -> tuple[object, ...]:
 def test_bad_input_is_named_and_no_report_is_written(nnunet, capsys, break_it, message):
     run(*break_it(nnunet), code=2)
     assert message in capsys.readouterr().err
-    assert not (nnunet / "cfnet_comparison" / "compare.md").exists()
+    assert not (nnunet / "cfnet_comparison").exists()

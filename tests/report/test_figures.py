@@ -70,9 +70,9 @@ def quick_drawing(monkeypatch):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"num_cases": 1, "num_models": 1, "regions": {"tumour": (1,)}},
+        {"num_cases": 1, "num_models": 2, "regions": {"tumour": (1,)}},
         {"num_cases": 2, "num_models": 5, "regions": SIX_REGIONS},
-        {"num_cases": 7, "num_models": 1, "shape": (30, 24), "suffix": ".png"},
+        {"num_cases": 7, "num_models": 2, "shape": (30, 24), "suffix": ".png"},
         {
             "num_cases": 1251,
             "num_models": 2,

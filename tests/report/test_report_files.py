@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import pandas
 import pytest
 
 from nnunetv2_cfnet.errors import UserError
@@ -143,11 +144,13 @@ def test_json_is_strict_and_holds_everything(report, comparison):
     assert content["regions"] == {"whole_tumor": [1, 2, 3], "tumor_core": [2, 3], "enhancing_tumor": [3]}
     assert [model["name"] for model in content["models"]] == [model.name for model in comparison.models]
     first = content["models"][0]
-    rows = comparison.models[0].rows
+    rows = pandas.concat(comparison.models[0].replicate_rows)
     assert first["summary"]["tumor_core"]["metrics"]["dice"]["brats"]["mean"] == pytest.approx(
         rows[rows["region"] == "tumor_core"]["dice"].mean()
     )
-    assert first["summary"]["enhancing_tumor"]["metrics"]["dice"]["nnunet"]["num_cases"] == 7  # one of 8 is NaN
+    assert (
+        first["summary"]["enhancing_tumor"]["metrics"]["dice"]["nnunet"]["num_cases"] == 22
+    )  # one of 12 is NaN, in each of two replicates
     assert first["cases"]["case_002"]["enhancing_tumor"]["dice_nnunet"] is None
     assert set(first["cases"]["case_000"]["tumor_core"]) == set(METRICS)
     assert first["cost"]["parameters"] == 31_195_594
@@ -252,8 +255,8 @@ def test_a_folder_in_the_place_of_a_file_is_refused(comparison, tmp_path):
 @pytest.mark.parametrize(
     ("num_cases", "sentence"),
     [
-        (3, "With fewer than 6 cases there is no interval, and no difference can be shown."),
-        (8, "With 8 cases, fewer than 20, the intervals are rough: they tend to be too narrow."),
+        (3, "With fewer than 10 cases there is no interval, and no difference can be shown."),
+        (12, "With 12 cases, fewer than 20, the intervals are rough, and too narrow."),
         (20, None),
     ],
 )
@@ -263,14 +266,6 @@ def test_the_verdict_says_how_far_few_cases_carry(make_comparison, num_cases, se
     assert "All values are made up." in verdict.paragraphs
     told = [paragraph for paragraph in verdict.paragraphs if paragraph.startswith("With ")]
     assert told == ([sentence] if sentence else [])
-
-
-@pytest.mark.usefixtures("quick_figures")
-def test_one_model_alone_is_reported_without_tests(make_comparison, tmp_path):
-    write_report(make_comparison(num_models=1), tmp_path)
-    markdown = (tmp_path / "compare.md").read_text(encoding="utf-8")
-    assert "There is one model: nothing is compared." in markdown
-    assert "Paired differences" not in markdown
 
 
 @pytest.mark.parametrize(
@@ -336,12 +331,12 @@ def test_cost_has_a_dash_and_the_reason_where_nothing_was_measured(make_comparis
     assert rows[1] == (second.name, "2.5 M", "1.0 G", "12.2 s", "3 MiB", "cpu", "a; b")
 
 
-def test_replicates_are_told_with_their_spread(make_comparison):
+def test_replicates_are_told_with_their_spread(make_comparison, make_model):
     comparison = make_comparison(num_cases=1, images=False, regions={"tumour": (1,)})
     first, second = comparison.models
     # standard deviation of 0.8, 0.9, 0.7 by hand: sqrt((0 + 0.01 + 0.01) / 2) = 0.1
-    replicates = [{"tumour": 0.8}, {"tumour": 0.9}, {"tumour": 0.7}]
-    models = [replace(first, replicate_means=replicates), replace(second, replicate_means=())]
+    replicates = [make_model("", {"dice": [dice]}).rows for dice in (0.8, 0.9, 0.7)]
+    models = [replace(first, replicate_rows=replicates), replace(second, replicate_rows=())]
     table = replicate_table(replace(comparison, models=models))
     assert table.rows == [(first.name, "tumour", "0.800, 0.900, 0.700", "0.200", "0.100")]
     assert replicate_table(replace(comparison, models=models[1:])) is None

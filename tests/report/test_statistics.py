@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.report import statistics
 from nnunetv2_cfnet.report.statistics import (
     TESTED_METRICS,
     bootstrap_interval,
@@ -18,6 +19,12 @@ from nnunetv2_cfnet.report.statistics import (
 
 BETTER_DICE = [0.9, 0.8, 0.7, 0.6, 0.9, 0.8, 0.7, 0.5]
 WORSE_DICE = [0.8, 0.6, 0.7, 0.5, 0.7, 0.7, 0.4, 0.6]
+
+
+@pytest.fixture(autouse=True)
+def few_cases_will_do(monkeypatch):
+    """So few that a hand can work out their statistics."""
+    monkeypatch.setattr(statistics, "MIN_CASES", 6)
 
 
 def only_test(first, other, metric="dice"):
