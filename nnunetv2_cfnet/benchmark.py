@@ -27,7 +27,7 @@ from nnunetv2_cfnet.evaluation.evaluate import check_num_processes
 from nnunetv2_cfnet.host import nnunet_folder
 from nnunetv2_cfnet.json_files import read_json_object
 from nnunetv2_cfnet.report.compare import compare_models, dataset_name
-from nnunetv2_cfnet.report.write import check_place
+from nnunetv2_cfnet.report.write import check_report_place
 from nnunetv2_cfnet.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
 from nnunetv2_cfnet.training.trainers import EPOCH_VARIANTS
 
@@ -39,6 +39,7 @@ DEFAULT_MODELS = (
 )
 NUM_EPOCHS = 1000  # of nnUNetTrainer and nnUNetTrainerCFNet
 CASCADE = "3d_cascade_fullres"  # trains on what another configuration predicts
+PLANNED = ("2d", "3d_fullres", "3d_lowres")  # what planners plan, but for the cascade
 COMMANDS = ("nnUNetv2_extract_fingerprint", "nnUNetv2_plan_experiment", "nnUNetv2_preprocess", "nnUNetv2_train")
 # plans -> the command that makes them
 PLANNERS = {DEFAULT_PLANS: ["nnUNetv2_plan_experiment"]}
@@ -77,7 +78,8 @@ def benchmark(
     Raises:
         UserError: bad input, before anything is run; or a command that failed.
     """
-    device = choose_device(device)
+    if not dry_run:
+        device = choose_device(device, "-device")
     models = _models(trainers, num_epochs)
     _check(configuration, models, folds, replicates, num_epochs)
     dataset = dataset_name(dataset_id)
@@ -85,7 +87,7 @@ def benchmark(
     if not (raw / "dataset.json").is_file():
         raise UserError(f"{raw / 'dataset.json'} is not there: the benchmark starts from the raw dataset.")
     out = out.expanduser().resolve()
-    check_place(out / "comparison")
+    check_report_place(out / "comparison")
     check_num_processes(num_processes)
 
     def run(step: Step, **variables: str) -> None:
@@ -192,6 +194,10 @@ def _prepare(
     for name, file in plans_files.items():
         if name not in PLANNERS and not file.is_file():
             raise UserError(f"{file} is not there: plan it first, or take one of {', '.join(PLANNERS)}.")
+        if file.is_file():
+            _data_identifier(file, configuration)
+        elif configuration not in PLANNED:
+            raise UserError(f"-c {configuration}: {name} can have {', '.join(PLANNED)}.")
     fingerprint = preprocessed / "dataset_fingerprint.json"
     if not fingerprint.is_file():
         command = ["nnUNetv2_extract_fingerprint", *dataset, "--verify_dataset_integrity"]

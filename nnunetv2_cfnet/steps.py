@@ -38,7 +38,7 @@ class Step:
     num_epochs: int | None = None
 
 
-def choose_device(device: str) -> str:
+def choose_device(device: str, flag: str = "--device") -> str:
     """Turn auto into cuda or cpu, and refuse what this machine does not have."""
     import torch
 
@@ -46,7 +46,7 @@ def choose_device(device: str) -> str:
         raise UserError(f"device must be auto, cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "device cuda was asked for, but torch finds no CUDA device here; choose --device cpu (or auto), or install "
+            f"device cuda was asked for, but torch finds no CUDA device here; choose {flag} cpu (or auto), or install "
             "a driver and a torch build with CUDA"
         )
     if device == "auto":

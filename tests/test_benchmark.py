@@ -166,6 +166,7 @@ def test_all_of_nnunets_epochs_have_a_variant_of_either_trainer():
             ("--trainers", "nnUNetTrainerCFNetPublished", "nnUNetTrainerCFNetPublishedImageNet", "--epochs", 1000),
             "(nnUNetTrainerCFNetPublished 200, nnUNetTrainerCFNetPublishedImageNet 200), models can't be compared",
         ),
+        (("-c", "foo"), "-c foo: nnUNetPlans can have 2d, 3d_fullres, 3d_lowres."),
         (("-np", 0), "0 processes can't do anything: give -np at least 1."),
         (("--replicates", 0), "--replicates 0: give at least 1."),
         (("--folds", 1, 1), "--folds 1 1: give each once"),

@@ -13,7 +13,7 @@ import math
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -50,8 +50,8 @@ RULES = {
     "and nsd_1mm also those where it is empty in one, and for sensitivity those where it is empty in the reference.",
     "hd95": "95th percentile of both directed sets of surface distances pooled (BraTS 2020 and 2021), in mm.",
     "hd95_max": "The larger of the two directed 95th percentiles, in mm.",
-    "lesion-wise": "BraTS 2023, adult glioma: lesions of more than 50 mm3 after dilating the reference by 3 voxels; "
-    "missed lesions and false components score Dice 0 and HD95 374 mm.",
+    "lesion-wise": "BraTS 2023, adult glioma: what dilating the reference by 3 voxels joins is one lesion; lesions of "
+    "more than 50 mm3 count; missed lesions and false components score Dice 0 and HD95 374 mm.",
     "volumes": "Of 2D images, slices of 1 mm.",
 }
 
@@ -109,8 +109,7 @@ def evaluate(
     """
     check_folders(labels, predictions)
     out = out or predictions
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is no folder: choose another one for -o.")
+    check_place(out, (SUMMARY, PER_CASE))
     json_file = dataset_json_file or predictions / "dataset.json"
     dataset_json = read_dataset_json(json_file, "Give that of the model, or of the dataset, with -djfile.")
     labelling = read_labelling(dataset_json, json_file)
@@ -172,13 +171,10 @@ def read_labelling(dataset_json: Mapping[str, Any], file: Path) -> Labelling:
     if not isinstance(labels, dict):
         labels = {}
     values = {name: tuple(value) if isinstance(value, list) else (value,) for name, value in labels.items()}
+    are_numbers = all(values.values()) and all(type(label) is int for value in values.values() for label in value)
     ignored = values.pop("ignore", ())
-    regions = {name: labels for name, labels in values.items() if set(labels) != {0}}
-    if (
-        not regions
-        or any(type(label) is not int for label in (*sum(values.values(), ()), *ignored))
-        or len(ignored) > 1
-    ):
+    regions = {name: value for name, value in values.items() if value != (0,)}
+    if not (regions and are_numbers and len(ignored) <= 1):
         raise UserError(
             f"{file}: labels are {json.dumps(dataset_json.get('labels'))}; they must give each name a number or, for "
             'regions, several, such as {"background": 0, "whole_tumor": [1, 2, 3], "enhancing_tumor": [3]}.'
@@ -237,6 +233,25 @@ def check_folders(labels: Path, predictions: Path) -> None:
     for folder in (labels, predictions):
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder: give the one with the labels, and that of the predictions.")
+
+
+def check_place(folder: Path, files: Iterable[str]) -> None:
+    """A UserError where these files can't be written into a folder; what is missing of it is not made.
+
+    Raises:
+        UserError: something else is in the place of the folder or of a file, or nothing may be written there.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file, and a folder is to be written there: choose another -o, or remove it.")
+    for file in (folder / name for name in files):
+        if file.is_dir():
+            raise UserError(f"{file} is a folder, and a file is to be written there: choose another -o, or remove it.")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({existing}: {error.strerror}): choose another -o.") from error
 
 
 def check_num_processes(num_processes: int) -> None:

@@ -40,7 +40,7 @@ from nnunetv2_cfnet.planning.modality_groups import channel_names_of
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.model_cost import Logs, measure_cost, read_logs
 from nnunetv2_cfnet.report.statistics import brats_ranks, paired_tests
-from nnunetv2_cfnet.report.write import check_place, write_report
+from nnunetv2_cfnet.report.write import check_report_place, write_report
 
 PROGRESS = ".cfnet_compare.jsonl"
 
@@ -157,6 +157,10 @@ def compare_predictions(
         check_folders(labels, folder)
     json_file = dataset_json_file or predictions[0][1] / "dataset.json"
     dataset_json, labelling = _read_dataset(json_file, "Give that of the model, or of the dataset, with -djfile.")
+    if dataset_json_file is None:
+        for _, folder in predictions:
+            if (folder / "dataset.json").is_file():
+                _check_labels(folder / "dataset.json", labelling, json_file)
     sources = [Source(name, [pair_files(labels, folder, dataset_json["file_ending"])]) for name, folder in predictions]
     models = _evaluate(sources, labelling, dataset_json, out, num_processes)
     _write(
@@ -191,7 +195,7 @@ def _check(names: Sequence[str], usage: str, out: Path, num_processes: int) -> N
         raise UserError(f"A comparison takes two models at least: give {usage}")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise UserError(f"{', '.join(sorted(repeated))} is given twice: name each model once.")
-    check_place(out)
+    check_report_place(out)
     check_num_processes(num_processes)
 
 
@@ -318,6 +322,9 @@ def _images_beside(
     if folder == labels or not folder.is_dir():
         return {}
     ending = dataset_json["file_ending"]
-    names = channel_names_of(dataset_json)
+    try:
+        names = channel_names_of(dataset_json)
+    except ValueError:  # they are needed for pictures only
+        return {}
     files = {case: {name: folder / f"{case}_{i:04d}{ending}" for i, name in enumerate(names)} for case in cases}
     return {case: images for case, images in files.items() if all(file.is_file() for file in images.values())}

@@ -17,8 +17,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.evaluation.evaluate import RULES
+from nnunetv2_cfnet.evaluation.evaluate import RULES, check_place
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.json_files import to_json
 from nnunetv2_cfnet.report.cases import case_pictures
@@ -74,7 +73,7 @@ def write_report(comparison: Comparison, out: Path) -> None:
         UserError: the folder, or a file of it, is something else.
     """
     out = out.expanduser().resolve()
-    check_place(out)
+    check_report_place(out)
     sections = make_sections(comparison)
     pictures = [picture for section in sections for picture in section.pictures]
     contents = {
@@ -180,16 +179,10 @@ def _model_content(model: Model) -> dict[str, Any]:
     }
 
 
-def check_place(out: Path) -> None:
-    """A UserError where no report can be written, for what is there already."""
-    for folder in (out, out / FIGURES):
-        if folder.exists() and not folder.is_dir():
-            raise UserError(
-                f"{folder} is a file, and a folder is to be written there: choose another -o, or remove it."
-            )
-    for file in (out / name for name in (JSON, MARKDOWN, HTML)):
-        if file.is_dir():
-            raise UserError(f"{file} is a folder, and a file is to be written there: choose another -o, or remove it.")
+def check_report_place(out: Path) -> None:
+    """A UserError where no report can be written, for what is there already or for want of rights."""
+    check_place(out, (JSON, MARKDOWN, HTML))
+    check_place(out / FIGURES, ())
 
 
 def _former_figures(out: Path) -> set[str]:

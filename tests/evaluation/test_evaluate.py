@@ -362,7 +362,9 @@ def test_no_folder_no_files_and_no_dataset_json_are_refused(folders, tmp_path):
     assert (
         f"{empty / 'dataset.json'} does not exist. Give that of the model, or of the dataset, with -djfile." in message
     )
-    assert f"{json_file} is no folder: choose another one for -o." in refuse(tmp_path, folders, out=json_file)
+    assert f"{json_file} is a file, and a folder is to be written there: choose another -o" in refuse(
+        tmp_path, folders, out=json_file
+    )
     assert "0 processes can't do anything: give -np at least 1." in refuse(tmp_path, folders, np=0)
 
 
@@ -380,7 +382,15 @@ def test_no_folder_no_files_and_no_dataset_json_are_refused(folders, tmp_path):
                 json.dumps({"labels": labels, "file_ending": ".nii.gz"}),
                 f"labels are {json.dumps(labels)}; they must give",
             )
-            for labels in (None, {}, {"background": 0}, {"0": "background", "1": "tumor"}, {"a": [1, "2"]}, {"a": 1.5})
+            for labels in (
+                None,
+                {},
+                {"background": 0},
+                {"0": "background", "1": "tumor"},
+                {"a": [1, "2"]},
+                {"a": 1.5},
+                {"a": [[1]]},
+            )
         ),
         (json.dumps({"labels": {"a": 1, "ignore": [2, 3]}, "file_ending": ".nii.gz"}), "they must give each name a"),
     ],

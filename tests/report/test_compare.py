@@ -129,6 +129,14 @@ def test_predictions_are_compared_with_pictures_of_the_raw_dataset(nnunet):
     assert "T1ce" in text
 
 
+def test_without_channel_names_there_are_no_images(nnunet):
+    flags = given(nnunet)
+    for name in ("good", "poor"):
+        (nnunet / name / "dataset.json").write_text(json.dumps({**DATASET_JSON, "channel_names": {}}))
+    run(*flags)
+    assert "The images are not there" in (nnunet / "cfnet_comparison" / "compare.md").read_text()
+
+
 def test_unequal_training_is_told(nnunet):
     shutil.rmtree(nnunet / "nnUNet_results")
     write_model(nnunet / "nnUNet_results", GOOD, shift=0, num_epochs=4)
@@ -241,6 +249,13 @@ def block_the_place(root: Path) -> tuple[object, ...]:
     return trained("-o", "blocked")
 
 
+def relabel(root: Path) -> tuple[object, ...]:
+    flags = given(root)
+    labels = {"background": 0, "whole": [1, 2], "core": [1]}
+    (root / "poor" / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": labels}))
+    return flags
+
+
 def break_prediction(root: Path) -> tuple[object, ...]:
     flags = given(root)
     (root / "poor" / "case_3.nii.gz").unlink()
@@ -257,6 +272,7 @@ def break_prediction(root: Path) -> tuple[object, ...]:
         (break_file, "fold_1/validation/case_3.nii.gz can't be read"),
         (break_checkpoint, "fold_1/checkpoint_final.pth can't be read"),
         (break_prediction, "1 without a prediction in"),
+        (relabel, "poor/dataset.json and"),
         (leak_a_case, "folds 0, 1 predicted 1 cases that they do not leave out by"),
         (block_the_place, "blocked is a file, and a folder is to be written there: choose another -o"),
         (lambda root: [*given(root)[:-1], "absent"], "absent is no folder: give the one with the labels"),
