@@ -78,7 +78,7 @@ def benchmark(
     Raises:
         UserError: bad input, before anything is run; or a command that failed.
     """
-    if not dry_run:
+    if not dry_run or device == "auto":  # a dry run may be for another machine
         device = choose_device(device, "-device")
     models = _models(trainers, num_epochs)
     _check(configuration, models, folds, replicates, num_epochs)

@@ -3,6 +3,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from nnunetv2_cfnet import benchmark as module
 from nnunetv2_cfnet import cli, steps
@@ -60,6 +61,7 @@ class FakeNnunet:
 @pytest.fixture
 def nnunet(tmp_path, monkeypatch) -> FakeNnunet:
     fake = FakeNnunet(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path / name))
     write_dataset(tmp_path / "nnUNet_raw" / DATASET, 2, 0, seed=0, shape=(20, 20, 20))
@@ -69,7 +71,7 @@ def nnunet(tmp_path, monkeypatch) -> FakeNnunet:
 
 
 def run(tmp_path: Path, *flags: object, code: int = 0) -> None:
-    given = ("-d", 1, "-o", tmp_path / "out", "-device", "cpu", *flags)
+    given = ("-d", 1, "-o", tmp_path / "out", *flags)
     assert cli.main(["benchmark", *map(str, given)]) == code
 
 
@@ -135,6 +137,13 @@ def test_a_dry_run_prints_the_commands_and_does_nothing(nnunet, tmp_path, capsys
     assert f"export nnUNet_results={tmp_path / 'out' / 'replicate_0'}" in printed
     assert (nnunet.commands, nnunet.compared) == ([], None)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_may_be_for_a_machine_with_a_gpu(nnunet, tmp_path, capsys):
+    run(tmp_path, "--epochs", 5, "-device", "cuda", "--dry-run")
+    assert "-p nnUNetPlans -device cuda\n" in capsys.readouterr().out
+    run(tmp_path, "--epochs", 5, "-device", "cuda", code=2)
+    assert "torch finds no CUDA device here; choose -device cpu (or auto)" in capsys.readouterr().err
 
 
 def test_all_of_nnunets_epochs_have_a_variant_of_either_trainer():

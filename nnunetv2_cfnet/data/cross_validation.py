@@ -37,19 +37,21 @@ def cross_validation(model_folder: Path, ending: str, folds: Sequence[int] | Non
     predictions = _predictions(model_folder, ending, folds)
     folder, labels = _labels(model_folder, ending)
     splits_file = folder.parent / "splits_final.json"
-    expected = _left_out_cases(splits_file, folds) if splits_file.exists() else set(labels) if folds is None else set()
-    if folds is not None and splits_file.exists() and (leaked := sorted(predictions.keys() - expected)):
-        raise UserError(
-            f"{model_folder}: folds {listing_of(folds)} predicted {len(leaked)} cases that they do not leave out by "
-            f"{splits_file}: {listing_of(leaked)}. Restore the splits that the model was trained with, or remove "
-            "predictions that are left over from others."
-        )
-    missing = sorted(expected - predictions.keys())
-    if missing:
-        raise UserError(
-            f"{model_folder}: {len(missing)} of {len(expected)} cases have no cross-validation prediction, such as "
-            f"{missing[0]}. Train the missing folds, or {VALIDATE}."
-        )
+    left_out = _left_out_cases(splits_file) if splits_file.exists() else [set(labels)] if folds is None else []
+    # nnU-Net splits by chance for a fold beyond the list: nothing tells its cases
+    if folds is None or max(folds) < len(left_out):
+        expected = set().union(*(left_out if folds is None else [left_out[fold] for fold in folds]))
+        if folds is not None and (leaked := sorted(predictions.keys() - expected)):
+            raise UserError(
+                f"{model_folder}: folds {listing_of(folds)} predicted {len(leaked)} cases that they don't leave out by "
+                f"{splits_file}: {listing_of(leaked)}. Restore the splits that the model was trained with, or remove "
+                "predictions that are left over from others."
+            )
+        if missing := sorted(expected - predictions.keys()):
+            raise UserError(
+                f"{model_folder}: {len(missing)} of {len(expected)} cases have no cross-validation prediction, such as "
+                f"{missing[0]}. Train the missing folds, or {VALIDATE}."
+            )
     unlabelled = sorted(predictions.keys() - labels.keys())
     if unlabelled:
         raise UserError(
@@ -114,17 +116,14 @@ def _labels(model_folder: Path, ending: str) -> tuple[Path, dict[str, Path]]:
     )
 
 
-def _left_out_cases(splits_file: Path, folds: Sequence[int] | None) -> set[str]:
+def _left_out_cases(splits_file: Path) -> list[set[str]]:
+    """The cases that each fold is validated on."""
     way_out = "Put the file there that the model was trained with."
     splits = read_json(splits_file, way_out)
     try:
-        left_out = [split["val"] for split in splits]
-        cases = {case for val in left_out for case in val}
+        left_out = [set(split["val"]) for split in splits]
     except (KeyError, TypeError):
-        cases = {None}
-    if not isinstance(splits, list) or not all(isinstance(case, str) for case in cases):
+        left_out = [{None}]
+    if not isinstance(splits, list) or not all(isinstance(case, str) for cases in left_out for case in cases):
         raise UserError(f'{splits_file} does not list cases under "val" in each of its splits. {way_out}')
-    if folds is None:
-        return cases
-    # nnU-Net splits a fold beyond the list by chance: no list tells its cases
-    return {case for fold in folds if fold < len(left_out) for case in left_out[fold]}
+    return left_out

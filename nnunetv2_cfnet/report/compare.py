@@ -222,7 +222,7 @@ def _check_labels(json_file: Path, labelling: Labelling, of_first: Path) -> None
     if other != labelling:
         raise UserError(
             f"{json_file} and {of_first} have different labels, {dict(other.regions)} and {dict(labelling.regions)}: "
-            "compare models that were trained on the same ones."
+            "compare models that have the same ones."
         )
 
 
@@ -305,7 +305,10 @@ def _training_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str,
     if not (raw / "dataset.json").is_file():
         return {}
     names = channel_names_of(dataset_json)
-    cases = get_filenames_of_train_images_and_targets(str(raw))
+    try:
+        cases = get_filenames_of_train_images_and_targets(str(raw))
+    except OSError:  # no imagesTr
+        return {}
     return {
         case: dict(zip(names, map(Path, files["images"]), strict=False))
         for case, files in cases.items()

@@ -137,6 +137,13 @@ def test_without_channel_names_there_are_no_images(nnunet):
     assert "The images are not there" in (nnunet / "cfnet_comparison" / "compare.md").read_text()
 
 
+def test_a_fold_beyond_the_splits_is_taken_as_it_is(nnunet):
+    """nnU-Net splits by chance there."""
+    splits = [{"train": [], "val": CASES[0::2]}]
+    (nnunet / "nnUNet_preprocessed" / DATASET / "splits_final.json").write_text(json.dumps(splits))
+    run(*trained())
+
+
 def test_unequal_training_is_told(nnunet):
     shutil.rmtree(nnunet / "nnUNet_results")
     write_model(nnunet / "nnUNet_results", GOOD, shift=0, num_epochs=4)
@@ -273,7 +280,7 @@ def break_prediction(root: Path) -> tuple[object, ...]:
         (break_checkpoint, "fold_1/checkpoint_final.pth can't be read"),
         (break_prediction, "1 without a prediction in"),
         (relabel, "poor/dataset.json and"),
-        (leak_a_case, "folds 0, 1 predicted 1 cases that they do not leave out by"),
+        (leak_a_case, "folds 0, 1 predicted 1 cases that they don't leave out by"),
         (block_the_place, "blocked is a file, and a folder is to be written there: choose another -o"),
         (lambda root: [*given(root)[:-1], "absent"], "absent is no folder: give the one with the labels"),
         (lambda root: (*given(root), "--folds", 0), "give either -d, -c and -m, and --folds, for trained models, or"),
