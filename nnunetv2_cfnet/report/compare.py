@@ -94,14 +94,10 @@ def compare_models(
     dataset_json, labelling = _read_dataset(json_file, "Copy it there from where the model was trained.")
     for folder in (folder for replicates in folders.values() for folder in replicates):
         _check_labels(folder / "dataset.json", labelling, json_file)
-    sources = []
-    for name, replicates in folders.items():
-        found = [cross_validation(folder, dataset_json["file_ending"], folds) for folder in replicates]
-        pairs = [
-            {case: Pair(labels[case], predictions[case]) for case in sorted(predictions)}
-            for predictions, labels in found
-        ]
-        sources.append(Source(name, pairs, replicates))
+    sources = [
+        Source(name, [_left_out_pairs(folder, dataset_json["file_ending"], folds) for folder in replicates], replicates)
+        for name, replicates in folders.items()
+    ]
     _check_same_cases(sources)
     logs = {source.name: read_logs(source.folders, folds) for source in sources}
 
@@ -114,14 +110,11 @@ def compare_models(
             f"Each model was trained {len(results)} times. In tests and plots, the metrics of a case are means over "
             "these trainings; pictures are those of the first."
         )
-    models = _evaluate(sources, labelling, dataset_json, out, num_processes)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    for index, (model, source) in enumerate(zip(models, sources, strict=True)):
-        print(f"Measuring a training step of {model.name} ({device})", flush=True)
-        curves, epoch_s, log_notes = logs[model.name]
-        cost = measure_cost(source.folders[0], configuration, device)
-        cost = replace(cost, epoch_s=epoch_s, notes=(*cost.notes, *log_notes))
-        models[index] = replace(model, curves=curves, cost=cost)
+    evaluated = _evaluate(sources, labelling, dataset_json, out, num_processes)
+    models = [
+        _with_cost(model, source.folders[0], configuration, logs[model.name])
+        for model, source in zip(evaluated, sources, strict=True)
+    ]
     _write(
         Comparison(
             title=f"{dataset}, {configuration}",
@@ -226,6 +219,11 @@ def _check_labels(json_file: Path, labelling: Labelling, of_first: Path) -> None
         )
 
 
+def _left_out_pairs(model_folder: Path, ending: str, folds: Sequence[int]) -> dict[str, Pair]:
+    predictions, labels = cross_validation(model_folder, ending, folds)
+    return {case: Pair(labels[case], predictions[case]) for case in sorted(predictions)}
+
+
 def _check_same_cases(sources: Sequence[Source]) -> None:
     first = sources[0].pairs[0].keys()
     for source in sources:
@@ -275,6 +273,15 @@ def _evaluate(
         several = replicates if len(replicates) > 1 else ()
         models.append(Model(source.name, rows, predictions, replicate_rows=several))
     return models
+
+
+def _with_cost(model: Model, folder: Path, configuration: str, logs: Logs) -> Model:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(f"Measuring a training step of {model.name} ({device})", flush=True)
+    cost = measure_cost(folder, configuration, device)
+    return replace(
+        model, curves=logs.curves, cost=replace(cost, epoch_s=logs.epoch_s, notes=(*cost.notes, *logs.notes))
+    )
 
 
 def _write(comparison: Comparison, out: Path) -> None:

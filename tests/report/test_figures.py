@@ -83,7 +83,7 @@ def quick_drawing(monkeypatch):
         },
         {"num_cases": 3, "names": ("a $x$ price of $", "_b"), "regions": {"$^region$": (1,)}},
     ],
-    ids=["one of all", "five models, six regions", "2D", "1251 cases without images", "formulas"],
+    ids=["one case and region", "five models, six regions", "2D", "1251 cases without images", "formulas"],
 )
 def test_odd_comparisons_are_drawn(make_comparison, arguments):
     pictures = all_pictures(make_comparison(**arguments))
