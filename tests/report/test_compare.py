@@ -11,6 +11,7 @@ import torch
 
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.report import compare as module
+from nnunetv2_cfnet.report import figures
 from nnunetv2_cfnet.report.comparison import Cost
 
 DATASET = "Dataset007_Cubes"
@@ -22,7 +23,7 @@ DATASET_JSON = {
     "numTraining": 8,
     "file_ending": ".nii.gz",
 }
-CASES = [f"case_{number}" for number in range(10)]
+CASES = [f"case_{number}" for number in range(14)]  # for fewer scipy tries all signs, which takes seconds
 GOOD, POOR = "nnUNetTrainerGood__nnUNetPlans", "nnUNetTrainerPoor__nnUNetPlans"
 
 
@@ -64,6 +65,7 @@ def nnunet(tmp_path, monkeypatch) -> Path:
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "RESOLUTIONS_DPI", (30,))
     monkeypatch.setattr(module, "measure_cost", lambda *_: Cost(parameters=7, device="cpu, pretended"))
     raw = tmp_path / "nnUNet_raw" / DATASET
     generator = np.random.default_rng(0)
@@ -103,7 +105,7 @@ def test_trained_models_are_compared_by_case(nnunet):
     (test,) = (test for test in report["tests"] if (test["region"], test["metric"]) == ("core", "dice"))
     # of the core, 9 of 27 voxels are hit: the poor model has a Dice of 1/3, the good one 1
     assert test["difference"] == pytest.approx(2 / 3)
-    assert (test["num_cases"], test["wins"], test["verdict"]) == (10, 10, "better")
+    assert (test["num_cases"], test["wins"], test["verdict"]) == (14, 14, "better")
     assert report["ranks"] == {GOOD: 1.0, POOR: 2.0}
     good, poor = report["models"]
     assert good["cost"] == {**good["cost"], "parameters": 7, "epoch_s": 1.0}
@@ -185,10 +187,10 @@ def test_an_empty_region_counts_in_each_replicate_by_itself(nnunet):
     out = nnunet / "pooled"
     module.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=out, num_processes=1, results=results)
     core = json.loads((out / "compare.json").read_text())["models"][0]["summary"]["core"]
-    assert (core["num_cases"], core["empty_in_reference"], core["empty_in_both"]) == (20, 2, 1)
-    assert core["metrics"]["dice"]["brats"]["mean"] == pytest.approx(19 / 20)
+    assert (core["num_cases"], core["empty_in_reference"], core["empty_in_both"]) == (28, 2, 1)
+    assert core["metrics"]["dice"]["brats"]["mean"] == pytest.approx(27 / 28)
     assert core["metrics"]["dice"]["nnunet"] == core["metrics"]["dice_nnunet"]["brats"]
-    assert core["metrics"]["dice_nnunet"]["brats"]["mean"] == pytest.approx(18 / 19)
+    assert core["metrics"]["dice_nnunet"]["brats"]["mean"] == pytest.approx(26 / 27)
 
 
 def test_a_users_hidden_files_stay(nnunet):
@@ -208,7 +210,7 @@ def test_an_interrupted_comparison_goes_on(nnunet, monkeypatch, capsys):
         run(*trained(), code=130)
     assert not (nnunet / "cfnet_comparison" / "compare.md").exists()
     run(*trained())
-    assert "20 of 20 cases of 2 models are taken over from an interrupted run." in capsys.readouterr().out
+    assert "28 of 28 cases of 2 models are taken over from an interrupted run." in capsys.readouterr().out
 
 
 def break_fold(root: Path) -> tuple[object, ...]:

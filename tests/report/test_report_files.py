@@ -148,9 +148,8 @@ def test_json_is_strict_and_holds_everything(report, comparison):
     assert first["summary"]["tumor_core"]["metrics"]["dice"]["brats"]["mean"] == pytest.approx(
         rows[rows["region"] == "tumor_core"]["dice"].mean()
     )
-    assert (
-        first["summary"]["enhancing_tumor"]["metrics"]["dice"]["nnunet"]["num_cases"] == 22
-    )  # one of 12 is NaN, in each of two replicates
+    # one of 14 is NaN, in each of two replicates
+    assert first["summary"]["enhancing_tumor"]["metrics"]["dice"]["nnunet"]["num_cases"] == 26
     assert first["cases"]["case_002"]["enhancing_tumor"]["dice_nnunet"] is None
     assert set(first["cases"]["case_000"]["tumor_core"]) == set(METRICS)
     assert first["cost"]["parameters"] == 31_195_594
@@ -256,7 +255,7 @@ def test_a_folder_in_the_place_of_a_file_is_refused(comparison, tmp_path):
     ("num_cases", "sentence"),
     [
         (3, "With fewer than 10 cases there is no interval, and no difference can be shown."),
-        (12, "With 12 cases, fewer than 20, the intervals are rough, and too narrow."),
+        (15, "With 15 cases, fewer than 20, the intervals are rough, and too narrow."),
         (20, None),
     ],
 )
