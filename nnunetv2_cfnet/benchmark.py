@@ -22,8 +22,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunetv2_cfnet.data.parallel import check_num_processes
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.evaluation.evaluate import check_num_processes
 from nnunetv2_cfnet.host import nnunet_folder
 from nnunetv2_cfnet.json_files import read_json_object
 from nnunetv2_cfnet.report.compare import compare_models, dataset_name

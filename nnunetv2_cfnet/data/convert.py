@@ -26,7 +26,7 @@ import SimpleITK
 from nnunetv2_cfnet.data.checks import check_source, inspect_case
 from nnunetv2_cfnet.data.editions import AUTO, CHANNELS, TISSUES, Edition
 from nnunetv2_cfnet.data.findings import Finding, Kind, Severity
-from nnunetv2_cfnet.data.parallel import in_parallel
+from nnunetv2_cfnet.data.parallel import check_num_processes, in_parallel
 from nnunetv2_cfnet.data.sources import SEGMENTATION, Source, SourceCase, find_cases
 from nnunetv2_cfnet.data.splits import make_splits
 from nnunetv2_cfnet.data.volumes import Geometry, geometry_of, shared_geometry, write_volume
@@ -88,8 +88,7 @@ def convert_brats(
         UserError: something that the user can mend; before anything but the table of findings is written, unless a
             process was killed.
     """
-    if num_processes < 1:
-        raise UserError(f"{num_processes} processes can't do anything: give -np at least 1.")
+    check_num_processes(num_processes)
     raw = _raw_folder()
     source = find_cases(source_folder.expanduser().resolve(), edition)
     target = _choose_target(raw, dataset_id, name or f"BraTS{source.edition.name.upper()}", source, overwrite)

@@ -24,6 +24,12 @@ def nothing_more() -> None:
     """What most workers need beside prepare_worker."""
 
 
+def check_num_processes(num_processes: int) -> None:
+    """A UserError if there are none."""
+    if num_processes < 1:
+        raise UserError(f"{num_processes} processes can't do anything: give -np at least 1.")
+
+
 def in_parallel(
     function: Callable[[Case], Result], cases: Sequence[Case], num_processes: int, title: str
 ) -> list[Result]:

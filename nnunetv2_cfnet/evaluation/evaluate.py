@@ -31,7 +31,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from tqdm import tqdm
 
 from nnunetv2_cfnet import __version__
-from nnunetv2_cfnet.data.parallel import run, workers
+from nnunetv2_cfnet.data.parallel import check_num_processes, run, workers
 from nnunetv2_cfnet.data.volumes import BROKEN, Geometry, count_non_finite
 from nnunetv2_cfnet.errors import NUM_LISTED, UserError, listing_of
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
@@ -254,12 +254,6 @@ def check_place(folder: Path, files: Iterable[str]) -> None:
         raise UserError(f"{folder} can't be written ({existing}: {error.strerror}): choose another -o.") from error
 
 
-def check_num_processes(num_processes: int) -> None:
-    """A UserError if there are none."""
-    if num_processes < 1:
-        raise UserError(f"{num_processes} processes can't do anything: give -np at least 1.")
-
-
 def summarise(rows: pandas.DataFrame) -> dict[str, dict[str, Any]]:
     """For each region: numbers of cases, and mean and median of each metric by both rules for empty regions (RULES).
 
@@ -340,7 +334,6 @@ def pair_files(labels: Path, predictions: Path, ending: str) -> dict[str, Pair]:
     Raises:
         UserError: they are not, or there are none.
     """
-    check_folders(labels, predictions)
     references, predicted = _files_of(labels, ending), _files_of(predictions, ending)
     for folder, files in ((labels, references), (predictions, predicted)):
         if not files:

@@ -22,12 +22,12 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.data.cross_validation import cross_validation
+from nnunetv2_cfnet.data.parallel import check_num_processes
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.evaluation.evaluate import (
     Labelling,
     Pair,
     check_folders,
-    check_num_processes,
     evaluate_pairs,
     pair_files,
     read_dataset_json,
@@ -115,18 +115,14 @@ def compare_models(
         _with_cost(model, source.folders[0], configuration, logs[model.name])
         for model, source in zip(evaluated, sources, strict=True)
     ]
-    _write(
-        Comparison(
-            title=f"{dataset}, {configuration}",
-            regions=labelling.regions,
-            models=models,
-            tests=paired_tests(models, labelling.regions),
-            ranks=brats_ranks(models),
-            references={case: pair.reference for case, pair in sources[0].pairs[0].items()},
-            images=_training_images(dataset, dataset_json),
-            notes=notes,
-        ),
-        out,
+    _report(
+        f"{dataset}, {configuration}",
+        models,
+        labelling,
+        references=_references(sources),
+        images=_training_images(dataset, dataset_json),
+        notes=notes,
+        out=out,
     )
 
 
@@ -156,17 +152,14 @@ def compare_predictions(
                 _check_labels(folder / "dataset.json", labelling, json_file)
     sources = [Source(name, [pair_files(labels, folder, dataset_json["file_ending"])]) for name, folder in predictions]
     models = _evaluate(sources, labelling, dataset_json, out, num_processes)
-    _write(
-        Comparison(
-            title=f"Predictions of {labels.resolve()}",
-            regions=labelling.regions,
-            models=models,
-            tests=paired_tests(models, labelling.regions),
-            ranks=brats_ranks(models),
-            references={case: pair.reference for case, pair in sources[0].pairs[0].items()},
-            images=_images_beside(labels, sources[0].pairs[0], dataset_json),
-        ),
-        out,
+    _report(
+        f"Predictions of {labels.resolve()}",
+        models,
+        labelling,
+        references=_references(sources),
+        images=_images_beside(labels, sources[0].pairs[0], dataset_json),
+        notes=[],
+        out=out,
     )
 
 
@@ -284,15 +277,35 @@ def _with_cost(model: Model, folder: Path, configuration: str, logs: Logs) -> Mo
     )
 
 
-def _write(comparison: Comparison, out: Path) -> None:
-    """Write the report and say where it is."""
-    provenance = {"command": shlex.join(["nnunetv2_cfnet", *sys.argv[1:]]), **versions()}
-    write_report(replace(comparison, provenance=provenance), out)
-    (out / PROGRESS).unlink(missing_ok=True)
-    print(
-        f"{len(comparison.references)} cases, {len(comparison.models)} models. Written: {out / 'report.html'}, "
-        "compare.md, compare.json"
+def _references(sources: Sequence[Source]) -> dict[str, Path]:
+    return {case: pair.reference for case, pair in sources[0].pairs[0].items()}
+
+
+def _report(
+    title: str,
+    models: Sequence[Model],
+    labelling: Labelling,
+    *,
+    references: Mapping[str, Path],
+    images: Mapping[str, Mapping[str, Path]],
+    notes: Sequence[str],
+    out: Path,
+) -> None:
+    """Compare the models' rows, write the report and say where it is."""
+    comparison = Comparison(
+        title=title,
+        regions=labelling.regions,
+        models=models,
+        tests=paired_tests(models, labelling.regions),
+        ranks=brats_ranks(models),
+        references=references,
+        images=images,
+        notes=notes,
+        provenance={"command": shlex.join(["nnunetv2_cfnet", *sys.argv[1:]]), **versions()},
     )
+    write_report(comparison, out)
+    (out / PROGRESS).unlink(missing_ok=True)
+    print(f"{len(references)} cases, {len(models)} models. Written: {out / 'report.html'}, compare.md, compare.json")
 
 
 def _budget_notes(logs: Mapping[str, Logs]) -> list[str]:
