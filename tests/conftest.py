@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_cfnet.data.phantom import write_dataset
+from nnunetv2_cfnet.demo.phantom import write_dataset
 
 DATA = Path(__file__).parent / "data"
 TRAINERS = DATA / "trainers"

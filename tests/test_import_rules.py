@@ -15,15 +15,17 @@ PACKAGE = Path(__file__).parents[1] / "nnunetv2_cfnet"
 # From top to bottom. A part may import from the rows below its own, and from itself.
 LAYERS = (
     ("cli",),
-    ("demo", "benchmark", "doctor", "import_weights"),
-    ("steps",),
+    ("commands",),
+    ("demo",),
+    ("jobs",),
     ("report",),
+    ("brats",),
     ("evaluation",),
-    ("data",),
     ("training",),
     ("planning",),
     ("architecture",),
-    ("host", "json_files"),
+    ("files",),
+    ("host",),
     ("errors",),
 )
 LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}

@@ -26,7 +26,7 @@ import torch
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from scipy import ndimage
 
-from nnunetv2_cfnet.data.volumes import SPACING_TOLERANCE
+from nnunetv2_cfnet.files.volumes import SPACING_TOLERANCE
 
 PERCENTILE = 95
 NSD_TOLERANCE_MM = 1 + SPACING_TOLERANCE  # 1 mm, for headers that say 1.0000001

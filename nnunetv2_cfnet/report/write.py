@@ -17,10 +17,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nnunetv2_cfnet.evaluation.evaluate import RULES, check_place
+from nnunetv2_cfnet.evaluation.cases import RULES
 from nnunetv2_cfnet.evaluation.metrics import METRICS
-from nnunetv2_cfnet.json_files import to_json
-from nnunetv2_cfnet.report.cases import case_pictures
+from nnunetv2_cfnet.files.json_files import to_json
+from nnunetv2_cfnet.files.whole import check_place
+from nnunetv2_cfnet.report.case_pictures import case_pictures
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.figures import Picture, box_plots, difference_plots, training_curves
 from nnunetv2_cfnet.report.statistics import MIN_CASES

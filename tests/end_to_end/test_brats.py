@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from nnunetv2_cfnet.data.sources import find_cases
+from nnunetv2_cfnet.brats.sources import find_cases
 
 pytestmark = pytest.mark.slow
 

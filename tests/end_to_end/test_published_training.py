@@ -9,7 +9,7 @@ import timm
 import torch
 
 from nnunetv2_cfnet.architecture.published import RESNET
-from nnunetv2_cfnet.import_weights import import_weights
+from nnunetv2_cfnet.commands.import_weights import import_weights
 from nnunetv2_cfnet.planning.plans import PUBLISHED
 
 TRAINER = "nnUNetTrainerCFNetPublishedTiny"

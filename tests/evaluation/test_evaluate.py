@@ -15,10 +15,9 @@ from nnunetv2.evaluation import evaluate_predictions as nnunet
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from skimage.io import imsave
 
-from nnunetv2_cfnet.data.parallel import nothing_more
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.evaluation import evaluate as module
-from nnunetv2_cfnet.evaluation.evaluate import (
+from nnunetv2_cfnet.evaluation.cases import (
     PROGRESS,
     Labelling,
     Pair,
@@ -28,6 +27,7 @@ from nnunetv2_cfnet.evaluation.evaluate import (
     summarise,
 )
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
+from nnunetv2_cfnet.files.processes import nothing_more
 
 SHAPE = (5, 6, 7)
 REGIONS = {

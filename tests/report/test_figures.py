@@ -8,7 +8,7 @@ import SimpleITK
 from matplotlib.figure import Figure
 
 from nnunetv2_cfnet.report import figures
-from nnunetv2_cfnet.report.cases import case_pictures, choose_channels, notable_cases, read_slice
+from nnunetv2_cfnet.report.case_pictures import case_pictures, choose_channels, notable_cases, read_slice
 from nnunetv2_cfnet.report.comparison import Comparison, Curves
 from nnunetv2_cfnet.report.figures import (
     COLOURS,

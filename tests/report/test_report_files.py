@@ -11,7 +11,7 @@ import pytest
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.report import write
-from nnunetv2_cfnet.report.cases import CasePictures
+from nnunetv2_cfnet.report.case_pictures import CasePictures
 from nnunetv2_cfnet.report.comparison import Cost, PairedTest
 from nnunetv2_cfnet.report.figures import Picture
 from nnunetv2_cfnet.report.tables import cost_table, number, p_text, replicate_table, verdict_line

@@ -1,0 +1,394 @@
+"""What is wrong with a case of BraTS: everything, not just the first thing.
+
+Files are read whole, one case at a time. What can be measured despite a defect is measured: a file that can't be read
+does not keep the others from being checked. The constants below are what counts as wrong.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK
+
+from nnunetv2_cfnet.brats.editions import CHANNELS, Edition
+from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
+from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase
+from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite, geometry_of, listing, shared_geometry
+
+# Voxels align although headers differ: brains overlap by so much (skull-stripped by one mask, they nearly coincide), ..
+ALIGNED_DICE = 0.9
+# .. so much of the segmentation lies in the brain, ..
+ALIGNED_SHARE_INSIDE = 0.95
+# .. and no mirroring fits better (see _aligned), as told by the mutual information of intensities in so many bins.
+BINS = 32
+
+SHARE_OUTSIDE = 0.05  # of the segmentation, that may lie outside the brain
+# A brain that was cut at its bottom, where BraTS's images often end in the brain stem, covers less of the image's face.
+SHARE_OF_FACE = 0.1
+SHARE_SATURATED = 0.01  # of the brain, that may have the highest intensity of all
+
+WARNINGS = (Kind.OUTSIDE, Kind.CLIPPED, Kind.SATURATED, Kind.UNCLAIMED)  # all others are errors
+
+
+@dataclass
+class Volume:
+    """A modality or the segmentation as it was read.
+
+    title: how messages call it: its file, and which volume of it in a 4D file.
+    array: (z, y, x), a view of what `image` holds.
+    """
+
+    title: str
+    image: SimpleITK.Image
+    array: np.ndarray
+
+    @property
+    def geometry(self) -> Geometry:
+        return geometry_of(self.image)
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.blake2b(np.ascontiguousarray(self.array).data).digest()
+
+
+class Inspection(NamedTuple):
+    """What was found in one case, and a digest of each modality's voxels, to be compared with other cases'."""
+
+    findings: list[Finding]
+    digests: dict[str, bytes]
+
+
+def check_case(case: SourceCase, edition: Edition) -> list[Finding]:
+    """Everything that is wrong with a case, taken alone."""
+    return inspect_case(case, edition).findings
+
+
+def inspect_case(case: SourceCase, edition: Edition) -> Inspection:
+    """Everything that is wrong with a case: files, then voxels, then how they lie."""
+    defects = _check_files(case, edition)
+    volumes: dict[str, Volume] = {}
+    for path, contents in _first_files(case).items():
+        volumes_of_file, defects_of_file = _read(path, contents, edition)
+        volumes |= volumes_of_file
+        defects += defects_of_file
+    segmentation = volumes.pop(SEGMENTATION, None)
+    modalities = [volumes[channel] for channel in CHANNELS if channel in volumes]
+    digests = {channel: volume.digest for channel, volume in volumes.items() if not _is_empty(volume)}
+
+    defects += _check_equal(digests, volumes)
+    for volume in modalities:
+        defects += _check_intensities(volume)
+    if segmentation:
+        defects += _check_labels(segmentation, edition)
+    if modalities:
+        defects += _check_against_most(modalities, segmentation)
+    findings = [
+        Finding(case.name, Severity.WARNING if kind in WARNINGS else Severity.ERROR, kind, message)
+        for kind, message in defects
+    ]
+    return Inspection(findings, digests)
+
+
+def check_source(source: Source, inspections: Sequence[Inspection]) -> list[Finding]:
+    """What the cases tell together: equal voxels, lost segmentations, and files that no case claims."""
+    findings = []
+    first_with: dict[bytes, str] = {}
+    for case, inspection in zip(source.cases, inspections, strict=True):
+        # not within the case: that is one of its own findings
+        twins = {first_with[digest] for digest in inspection.digests.values() if digest in first_with}
+        for twin in sorted(twins):
+            message = f"has the same voxels as {twin}. Keep one of the two, or fetch them anew."
+            findings.append(Finding(case.name, Severity.ERROR, Kind.DUPLICATE, f"{case.name} {message}"))
+        first_with |= {digest: case.name for digest in inspection.digests.values() if digest not in first_with}
+    return [*findings, *_check_lost_segmentations(source), *check_unclaimed(source)]
+
+
+def _check_lost_segmentations(source: Source) -> list[Finding]:
+    """A warning for each case without a segmentation among cases that have one."""
+    folders = {case.name: _folder_of(case) for case in source.cases}
+    labelled = {folders[case.name] for case in source.cases if case.is_training}
+    message = "has no segmentation, though other cases in {} have one: it becomes a test case. Fetch it if it was lost."
+    return [
+        Finding(case.name, Severity.WARNING, Kind.MISSING, f"{case.name} {message.format(folders[case.name])}")
+        for case in source.cases
+        if not case.is_training and folders[case.name] in labelled and not re.search("Validation|Testing", case.name)
+    ]
+
+
+def _folder_of(case: SourceCase) -> Path:
+    """Where a case lies beside others: its own folder's, if it has one."""
+    folder = next(paths[0] for paths in case.files.values() if paths).parent
+    return folder.parent if folder.name == case.name else folder
+
+
+def check_unclaimed(source: Source) -> list[Finding]:
+    """A warning for each NIfTI file that no case claims."""
+    message = "{} belongs to no case and is left out: give it the name of edition {} if it should."
+    return [
+        Finding("-", Severity.WARNING, Kind.UNCLAIMED, message.format(path, source.edition.name))
+        for path in source.unclaimed
+    ]
+
+
+# Files
+
+
+Defects = list[tuple[Kind, str]]
+
+
+def _check_files(case: SourceCase, edition: Edition) -> Defects:
+    """Modalities without a file, and with more than one."""
+    defects = []
+    missing = [channel for channel in CHANNELS if not case.files.get(channel)]
+    if missing:
+        some_file = next(paths[0] for paths in case.files.values() if paths)
+        if edition.volumes:
+            expected = f"imagesTr/{case.name}.nii.gz"
+        else:
+            expected = ", ".join(f"{case.name}{edition.suffixes[channel]}.nii.gz" for channel in missing)
+        defects.append(
+            (
+                Kind.MISSING,
+                f"{', '.join(missing)}: no file of that modality (such as {expected}, as {some_file.name} lies in "
+                f"{some_file.parent}). Fetch it from the release.",
+            )
+        )
+    for paths in dict.fromkeys(tuple(paths) for paths in case.files.values() if len(paths) > 1):
+        listing = " and ".join(str(path) for path in paths)
+        defects.append((Kind.DUPLICATE, f"{listing} are the same thing twice. Keep one of them."))
+    return defects
+
+
+def _first_files(case: SourceCase) -> dict[Path, list[str]]:
+    """What each file holds; of duplicates, the first."""
+    contents: dict[Path, list[str]] = {}
+    for content, paths in case.files.items():
+        if paths:
+            contents.setdefault(paths[0], []).append(content)
+    return contents
+
+
+def _read(path: Path, contents: list[str], edition: Edition) -> tuple[dict[str, Volume], Defects]:
+    """The volumes of a file, none if it is of no use."""
+    try:
+        num_non_finite = count_non_finite(path)
+        image = SimpleITK.ReadImage(str(path))
+    except BROKEN as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].removeprefix("sitk::ERROR: ")
+        return {}, [(Kind.UNREADABLE, f"{path} can't be read ({reason}). Fetch it anew.")]
+    size = image.GetSize()
+    expected = () if contents == [SEGMENTATION] else edition.volumes
+    if image.GetNumberOfComponentsPerPixel() != 1 or len(size) not in ((3, 4) if expected else (3,)):
+        message = f"{path} has {listing(size)} voxels of {image.GetPixelIDTypeAsString()}, which is no volume in 3D"
+        return {}, [(Kind.SHAPE, f"{message}. Fetch it anew.")]
+
+    defects = []
+    if num_non_finite:
+        message = f"{path} has {num_non_finite} voxels that are NaN or infinite. Set them to what they should be."
+        defects = [(Kind.NON_FINITE, message)]
+    array = SimpleITK.GetArrayViewFromImage(image)
+    if not expected:
+        return {contents[0]: Volume(str(path), image, array)}, defects
+    found = size[3] if len(size) == 4 else 1
+    if found != len(expected):
+        kind = Kind.MISSING if found < len(expected) else Kind.SHAPE
+        message = f"{path} has {found} volume(s), edition {edition.name} has {len(expected)} ({', '.join(expected)})"
+        return {}, [*defects, (kind, f"{message}. Fetch it anew.")]
+    volumes = {
+        channel: Volume(f"{path} ({channel}, volume {index})", image, array[index])
+        for index, channel in enumerate(expected)
+    }
+    return volumes, defects
+
+
+# How the volumes lie
+
+
+def _check_against_most(modalities: list[Volume], segmentation: Volume | None) -> Defects:
+    """Everything against the header that most share, and the segmentation and the image's edge against the brain."""
+    volumes = [*modalities, segmentation] if segmentation else modalities
+    shared = shared_geometry([volume.geometry for volume in volumes])
+    reference = next((volume for volume in modalities if volume.geometry == shared), modalities[0])
+    of_one_shape = [volume for volume in modalities if volume.geometry.size == reference.geometry.size]
+    brain = _brain(of_one_shape)
+    defects = []
+    for volume in modalities:
+        defects += _check_geometry(volume, reference, lambda volume: _aligned_brains(reference, volume))
+    if segmentation:
+        defects += _check_geometry(segmentation, reference, lambda volume: _aligned_tumour(of_one_shape, brain, volume))
+        defects += _check_outside(segmentation, brain)
+    return defects + _check_clipped(brain, reference)
+
+
+def _check_geometry(volume: Volume, reference: Volume, aligned: Callable[[Volume], bool]) -> Defects:
+    """Shape and header against the reference's."""
+    own, theirs = volume.geometry, reference.geometry
+    if own.size != theirs.size:
+        message = f"{volume.title} has {listing(own.size)} voxels, {reference.title} has {listing(theirs.size)}."
+        return [(Kind.SHAPE, f"{message} Fetch both anew: they are not of one grid.")]
+    if own.is_near(theirs):
+        return []
+    message = f"{volume.title} has another header than {reference.title}: {own.differences(theirs)}"
+    if aligned(volume):
+        return [(Kind.HEADER, f"{message}; but their voxels align. --fix-headers gives it the latter's header.")]
+    return [
+        (Kind.GEOMETRY, f"{message}; and their voxels do not align. Fetch both anew, or resample one to the other.")
+    ]
+
+
+def _aligned_brains(reference: Volume, other: Volume) -> bool:
+    ours, theirs = reference.array != 0, other.array != 0
+    dice = 2 * _count(ours & theirs) / max(1, _count(ours) + _count(theirs))
+    return dice > ALIGNED_DICE and _aligned([reference], other)
+
+
+def _aligned_tumour(references: list[Volume], brain: np.ndarray, segmentation: Volume) -> bool:
+    tumour = segmentation.array != 0
+    if not tumour.any():
+        return True
+    inside = _count(tumour & brain) / _count(tumour)
+    return inside >= ALIGNED_SHARE_INSIDE and _aligned(references, segmentation)
+
+
+def _aligned(references: list[Volume], other: Volume) -> bool:
+    """Tell whether the other's voxels fit the references' as they lie better than mirrored, or as its header has them.
+
+    A head is nearly its own mirror image, and a shift by some voxels hardly shows: where an array was turned or moved
+    along with its header, brains overlap all the same, and so does a tumour with the brain. To write another header to
+    it would put the tumour elsewhere.
+    """
+    codes = [_binned(reference.array) for reference in references]
+
+    def fit(array: np.ndarray) -> float:
+        binned = _binned(array)
+        return sum(_mutual_information(code, binned) for code in codes)
+
+    as_it_lies = fit(other.array)
+    mirrorings = [steps for steps in product((1, -1), repeat=3) if steps != (1, 1, 1)]
+    mirrored = max(fit(other.array[tuple(slice(None, None, step) for step in steps)]) for steps in mirrorings)
+    return as_it_lies > mirrored and as_it_lies >= fit(_placed(other.image, references[0].geometry))
+
+
+def _placed(image: SimpleITK.Image, geometry: Geometry) -> np.ndarray:
+    """An image's voxels in another grid, where its own header puts them."""
+    return SimpleITK.GetArrayFromImage(
+        SimpleITK.Resample(
+            image,
+            geometry.size,
+            SimpleITK.Transform(),
+            SimpleITK.sitkNearestNeighbor,
+            geometry.origin_mm,
+            geometry.spacing_mm,
+            geometry.direction,
+        )
+    )
+
+
+def _binned(array: np.ndarray) -> np.ndarray:
+    """Bin 0 for background, BINS - 1 others for the range of all but extreme intensities."""
+    foreground = array[array != 0]
+    if not len(foreground):
+        return np.zeros(array.shape, dtype=np.uint16)
+    low, high = np.nanpercentile(foreground, [1, 99]).astype(np.float32)
+    scaled = np.clip((array.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * (BINS - 2)
+    return np.where(array == 0, 0, 1 + np.nan_to_num(scaled)).astype(np.uint16)
+
+
+def _mutual_information(codes: np.ndarray, others: np.ndarray) -> float:
+    joint = np.bincount((codes * BINS + others).ravel(), minlength=BINS**2).reshape(BINS, BINS) / codes.size
+    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    seen = joint > 0
+    return float((joint[seen] * np.log(joint[seen] / independent[seen])).sum())
+
+
+# Voxels
+
+
+def _check_labels(segmentation: Volume, edition: Edition) -> Defects:
+    try:
+        edition.to_nnunet(segmentation.array)
+    except ValueError as error:
+        return [(Kind.LABELS, f"{segmentation.title}: {error}. Mend them, or say what they are with --edition.")]
+    return []
+
+
+def _check_equal(digests: dict[str, bytes], volumes: dict[str, Volume]) -> Defects:
+    """Modalities with the same voxels."""
+    defects = []
+    for channel, other in combinations(digests, 2):
+        if digests[channel] == digests[other]:
+            message = f"{volumes[channel].title} and {volumes[other].title} have the same voxels. Fetch them anew."
+            defects.append((Kind.DUPLICATE, message))
+    return defects
+
+
+def _check_intensities(volume: Volume) -> Defects:
+    highest = volume.array.max()
+    if _is_empty(volume):
+        return [(Kind.EMPTY, f"{volume.title} is empty: all its voxels are {highest:g}. Fetch it anew.")]
+    share = _count(volume.array == highest) / _count(volume.array)
+    if highest != 0 and share > SHARE_SATURATED:
+        message = (
+            f"{volume.title}: {share:.1%} of the brain has the highest intensity, {highest:g} "
+            f"(more than {SHARE_SATURATED:.0%}). Was it cut off there?"
+        )
+        return [(Kind.SATURATED, message)]
+    return []
+
+
+def _is_empty(volume: Volume) -> bool:
+    return bool(volume.array.min() == volume.array.max())
+
+
+def _brain(volumes: list[Volume]) -> np.ndarray:
+    """Voxels that are not 0 in two modalities or more.
+
+    In any one alone would be spoilt by a modality with a background other than 0, in all by one with less of the brain.
+    """
+    volumes = [volume for volume in volumes if not _is_empty(volume)] or volumes
+    num_modalities = np.zeros(volumes[0].array.shape, dtype=np.uint8)
+    for volume in volumes:
+        num_modalities += volume.array != 0
+    return num_modalities >= min(2, len(volumes))
+
+
+def _check_outside(segmentation: Volume, brain: np.ndarray) -> Defects:
+    if segmentation.array.shape != brain.shape:
+        return []
+    tumour = segmentation.array != 0
+    share = _count(tumour & ~brain) / max(1, _count(tumour))
+    if share <= SHARE_OUTSIDE:
+        return []
+    return [
+        (
+            Kind.OUTSIDE,
+            f"{segmentation.title}: {share:.0%} of it lies outside the brain (more than {SHARE_OUTSIDE:.0%}). Is it of "
+            "this case?",
+        )
+    ]
+
+
+def _check_clipped(brain: np.ndarray, reference: Volume) -> Defects:
+    faces = []
+    for axis, name in enumerate("zyx"):
+        for index, end in ((0, "first"), (-1, "last")):
+            share = brain.take(index, axis=axis).mean()
+            if share > SHARE_OF_FACE:
+                faces.append(f"{share:.0%} of the {end} slice along {name}")
+    if not faces:
+        return []
+    return [
+        (
+            Kind.CLIPPED,
+            f"{reference.title}: the brain covers {', '.join(faces)} (more than {SHARE_OF_FACE:.0%}). Was it cut?",
+        )
+    ]
+
+
+def _count(array: np.ndarray) -> int:
+    return int(np.count_nonzero(array))

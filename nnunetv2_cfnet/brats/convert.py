@@ -1,0 +1,382 @@
+"""`nnunetv2_cfnet convert_brats`: a BraTS release -> a raw dataset of nnU-Net.
+
+Cases are found (sources.py), all checked (checks.py), and only then converted, in `.DatasetXXX_NAME.unfinished` beside
+the dataset's folder, whose leading dot hides it from nnU-Net. It gets its name when it is complete. Every file is
+written elsewhere and moved to where it belongs, so that whatever is there is whole and an interrupted run can go on.
+
+Worker processes import this module: nothing here imports torch, and nnunetv2 only in functions of the main process.
+"""
+
+import csv
+import gzip
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+
+from nnunetv2_cfnet.brats.checks import check_source, inspect_case
+from nnunetv2_cfnet.brats.editions import AUTO, CHANNELS, TISSUES, Edition
+from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
+from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase, find_cases
+from nnunetv2_cfnet.brats.splits import make_splits
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel
+from nnunetv2_cfnet.files.volumes import Geometry, geometry_of, shared_geometry, write_volume
+
+FILE_ENDING = ".nii.gz"
+RECORD = "conversion.json"  # of an unfinished folder: what is converted, and how
+SPLITS = "splits_final.json"
+IN_WORK = ".in_work"  # of an unfinished folder: files that are being written
+
+
+@dataclass(frozen=True)
+class Target:
+    """The dataset's folder, and what lies beside it."""
+
+    folder: Path
+
+    @property
+    def unfinished(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.unfinished")
+
+    @property
+    def replaced(self) -> Path:
+        """Where the folder of an earlier conversion waits until the new one has its place."""
+        return self.folder.with_name(f".{self.folder.name}.replaced")
+
+    @property
+    def findings(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}_findings.csv")
+
+
+def convert_brats(
+    source_folder: Path,
+    dataset_id: int,
+    name: str | None = None,
+    edition: str = AUTO,
+    num_processes: int = 8,
+    symlink: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    skip_bad: bool = False,
+    fix_headers: bool = False,
+) -> None:
+    """Check all cases of a release, then write them as DatasetXXX_NAME in nnUNet_raw.
+
+    Args:
+        source_folder: where the release was unpacked to.
+        dataset_id: 1 to 999.
+        name: of the dataset; BraTS and the edition if not given.
+        edition: a name of EDITIONS, or "auto" to decide from the names of the cases.
+        num_processes: at a time; each holds one case.
+        symlink: link images that need no change instead of copying them.
+        overwrite: replace the dataset's folder, once the new one is complete.
+        dry_run: check and say what would be written, and write nothing.
+        skip_bad: leave out cases with errors.
+        fix_headers: where only headers differ, write the one that most files of the case have.
+
+    Raises:
+        UserError: something that the user can mend; before anything but the table of findings is written, unless a
+            process was killed.
+    """
+    check_num_processes(num_processes)
+    raw = _raw_folder()
+    source = find_cases(source_folder.expanduser().resolve(), edition)
+    target = _choose_target(raw, dataset_id, name or f"BraTS{source.edition.name.upper()}", source, overwrite)
+    _print_source(source, decided=edition == AUTO)
+
+    inspect = partial(inspect_case, edition=source.edition)
+    inspections = in_parallel(inspect, source.cases, num_processes, "checking")
+    findings = [finding for inspection in inspections for finding in inspection.findings]
+    findings += check_source(source, inspections)
+    if fix_headers:
+        findings = [f._replace(severity=Severity.REPAIRED) if f.kind is Kind.HEADER else f for f in findings]
+    _print_findings(findings)
+    if not dry_run:
+        _write_findings(findings, target.findings)
+    cases = _good_cases(source, findings, skip_bad)
+    if dry_run:
+        print(f"{target.folder} would get {_count(cases)}. Nothing was written.")
+        return
+
+    record = {
+        "source": str(source.folder),
+        "edition": source.edition.name,
+        "symlink": symlink,
+        "skip_bad": skip_bad,
+        "fix_headers": fix_headers,
+        "files": [_describe_file(path) for case in cases for paths in case.files.values() for path in paths],
+    }
+    _open_unfinished(target.unfinished, record)
+    convert = partial(convert_case, edition=source.edition, folder=target.unfinished, symlink=symlink)
+    try:
+        in_parallel(convert, cases, num_processes, "converting")
+    except KeyboardInterrupt:
+        print(f"{target.unfinished} is kept: the same command goes on there.", file=sys.stderr)
+        raise
+    _write_descriptions(target, source.edition, cases)
+    _finish(target)
+    following = (
+        f" Next: nnunetv2_cfnet plan_and_preprocess -d {dataset_id}" if any(case.is_training for case in cases) else ""
+    )
+    print(f"{target.folder} has {_count(cases)}.{following}")
+
+
+# Before the conversion
+
+
+def _raw_folder() -> Path:
+    from nnunetv2.paths import nnUNet_raw
+
+    value = nnUNet_raw.get()
+    if not value:
+        raise UserError("nnUNet_raw is not set: export nnUNet_raw=FOLDER, where nnU-Net looks for raw datasets.")
+    if not Path(value).is_dir():
+        raise UserError(f"nnUNet_raw is {value}, which is no folder: make it, or set nnUNet_raw to another.")
+    return Path(value).absolute()
+
+
+def _choose_target(raw: Path, dataset_id: int, name: str, source: Source, overwrite: bool) -> Target:
+    """The dataset's folder, if it may be written."""
+    from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
+
+    if not 1 <= dataset_id <= 999:
+        raise UserError(f"{dataset_id} is no dataset ID of nnU-Net: give -d a number from 1 to 999.")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise UserError(f"{name!r} is no name for a dataset: give -n letters, digits, _ and - only.")
+    target = Target(raw / f"Dataset{dataset_id:03d}_{name}")
+    others = [str(other) for other in find_candidate_datasets(dataset_id) if other != target.folder.name]
+    if others:
+        raise UserError(
+            f"nnU-Net has a dataset with ID {dataset_id} already, {', '.join(others)}: choose another -d, or "
+            f"-n {others[0].partition('_')[2]} for that one."
+        )
+    if target.folder.exists() and not overwrite:
+        raise UserError(f"{target.folder} exists already: replace it with --overwrite, or choose another -d and -n.")
+    if target.folder.resolve() in (source.folder, *source.folder.parents):
+        raise UserError(f"{source.folder} lies in {target.folder}, which would be replaced: choose another -d.")
+    return target
+
+
+def _print_source(source: Source, decided: bool) -> None:
+    how = "as their names tell" if decided else "as --edition says"
+    print(f"{source.folder} holds cases of edition {source.edition.name}, {how}: {_count(source.cases)}.")
+    labels = sorted(source.edition.labels.items(), key=lambda item: item[1])
+    print(f"Its labels: {', '.join(f'{label} = {tissue}' for tissue, label in labels)}.", flush=True)
+
+
+def _count(cases: Sequence[SourceCase]) -> str:
+    num_training = sum(case.is_training for case in cases)
+    return f"{num_training} with segmentation (imagesTr, labelsTr), {len(cases) - num_training} without (imagesTs)"
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    if not findings:
+        print("Nothing was found wrong with any case.")
+        return
+    rows = [("case", "severity", "kind", "message")]
+    rows += [(f.case, f.severity.value, f.kind.value, f.message) for f in findings]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print(*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1], sep="  ")
+    sys.stdout.flush()
+
+
+def _write_findings(findings: Sequence[Finding], path: Path) -> None:
+    with _written(path, path.parent) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(Finding._fields)
+        table.writerows((f.case, f.severity.value, f.kind.value, f.message) for f in findings)
+
+
+def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> list[SourceCase]:
+    """The cases to convert.
+
+    Raises:
+        UserError: some have errors and are not to be skipped, or all have.
+    """
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    bad = {finding.case for finding in errors}
+    good = [case for case in source.cases if case.name not in bad]
+    ways_out = []
+    if any(finding.kind is Kind.HEADER for finding in errors):
+        ways_out.append("repair headers with --fix-headers")
+    if good:
+        ways_out.append("leave them out with --skip-bad")
+    if bad and not (skip_bad and good):
+        raise UserError(
+            f"{len(bad)} of {len(source.cases)} cases have errors, listed above. "
+            f"{', or '.join(['Mend the files', *ways_out])}."
+        )
+    if bad:
+        print(f"{len(bad)} of {len(source.cases)} cases have errors and are left out.", flush=True)
+    return good
+
+
+# The conversion
+
+
+def _describe_file(path: Path) -> list[str | int]:
+    """What tells that a file of the source changed."""
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
+def _open_unfinished(folder: Path, record: dict) -> None:
+    """Go on with what an interrupted run left, if it was the same conversion; otherwise make a new folder."""
+    record_file = folder / RECORD
+    if folder.exists():
+        if record_file.exists() and json.loads(record_file.read_text()) == record:
+            print(f"Going on in {folder}, which an interrupted run left.", flush=True)
+        else:
+            print(f"{folder} is left of a run with other files, edition or options: starting anew.", flush=True)
+            shutil.rmtree(folder)
+    shutil.rmtree(folder / IN_WORK, ignore_errors=True)
+    for part in (IN_WORK, "imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    with _written(record_file, folder / IN_WORK) as temporary:
+        temporary.write_text(json.dumps(record, indent=4))
+
+
+def convert_case(case: SourceCase, edition: Edition, folder: Path, symlink: bool) -> None:
+    """Write what is missing of a case.
+
+    All its files get the header that most of them have: nnU-Net takes no images whose spacings differ, however little.
+
+    Args:
+        folder: of the dataset.
+    """
+    images_folder = folder / ("imagesTr" if case.is_training else "imagesTs")
+    images_folder.mkdir(exist_ok=True)
+    images = {
+        channel: images_folder / f"{case.name}_{number:04d}{FILE_ENDING}" for number, channel in enumerate(CHANNELS)
+    }
+    missing = {channel: path for channel, path in images.items() if not path.exists()}
+    geometry = shared_geometry([_read_geometry(paths[0]) for paths in case.files.values()])
+    if edition.volumes and missing:
+        _write_volumes(case.files[CHANNELS[0]][0], edition, geometry, missing, folder / IN_WORK)
+    else:
+        for channel, path in missing.items():
+            with _written(path, folder / IN_WORK) as temporary:
+                _take_image(case.files[channel][0], geometry, temporary, symlink)
+    if case.is_training:
+        labels = folder / "labelsTr" / f"{case.name}{FILE_ENDING}"
+        if not labels.exists():
+            segmentation = edition.to_nnunet(SimpleITK.GetArrayFromImage(_read(case.files[SEGMENTATION][0])))
+            with _written(labels, folder / IN_WORK) as temporary:
+                write_volume(SimpleITK.GetImageFromArray(segmentation), geometry, temporary)
+
+
+def _take_image(path: Path, geometry: Geometry, target: Path, symlink: bool) -> None:
+    """Link, copy or compress an image; write it anew only where its header is to be another."""
+    own = _read_geometry(path)
+    if not all(np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(own, geometry, strict=True)):
+        write_volume(_read(path), geometry, target)
+    elif not path.name.endswith(FILE_ENDING):
+        # without a name and a time in it, equal images make equal files
+        with path.open("rb") as plain, target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+            shutil.copyfileobj(plain, packed, 1 << 20)
+    elif symlink:
+        target.symlink_to(path.resolve())
+    else:
+        shutil.copyfile(path, target)
+
+
+def _write_volumes(path: Path, edition: Edition, geometry: Geometry, targets: dict[str, Path], in_work: Path) -> None:
+    """Write volumes of a 4D file."""
+    image = _read(path)
+    for channel, target in targets.items():
+        with _written(target, in_work) as temporary:
+            write_volume(image[:, :, :, edition.volumes.index(channel)], geometry, temporary)
+
+
+def _read(path: Path) -> SimpleITK.Image:
+    try:
+        return SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        raise OSError(f"{path} can't be read any more: {error}") from error
+
+
+def _read_geometry(path: Path) -> Geometry:
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise OSError(f"{path} can't be read any more: {error}") from error
+    return geometry_of(reader)
+
+
+@contextmanager
+def _written(path: Path, folder: Path) -> Iterator[Path]:
+    """A name in `folder` to write to; it becomes `path` when all went well."""
+    temporary = folder / f".{os.getpid()}.{path.name}"
+    temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# After the conversion
+
+
+def _write_descriptions(target: Target, edition: Edition, cases: Sequence[SourceCase]) -> None:
+    """dataset.json and, where there are patients enough, splits_final.json."""
+    from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
+
+    training = [case for case in cases if case.is_training]
+    label_order = {tissue: value for value, tissue in enumerate(TISSUES, 1) if tissue in edition.labels}
+    generate_dataset_json(
+        str(target.unfinished),
+        channel_names={number: channel for number, channel in enumerate(CHANNELS)},
+        labels={"background": 0, **edition.regions},
+        num_training_cases=len(training),
+        file_ending=FILE_ENDING,
+        regions_class_order=tuple(label_order.values()),
+        dataset_name=target.folder.name,
+        description=f"BraTS, edition {edition.name}, by nnunetv2_cfnet convert_brats; "
+        f"labels {', '.join(f'{value} = {tissue}' for tissue, value in label_order.items())}",
+        license="the release's",
+        converted_by="nnunetv2_cfnet convert_brats",
+        edition=edition.name,
+        source_cases={case.name: case.name for case in cases},  # the same here; export_brats takes others too
+        label_order=label_order,
+    )
+    splits = make_splits(training)
+    if splits:
+        (target.unfinished / SPLITS).write_text(json.dumps(splits, indent=4))
+        print("splits_final.json: five folds, each patient in one; grades are spread where five patients share one.")
+    elif training:
+        print("No splits_final.json: five folds take at least five patients with segmentation. Train with fold all.")
+    _warn_of_older_splits(target.folder.name, splits)
+
+
+def _warn_of_older_splits(dataset: str, splits: list | None) -> None:
+    """nnU-Net keeps the splits of an earlier planning, and fails without a word where they differ."""
+    older = Path(os.environ.get("nnUNet_preprocessed", ""), dataset, SPLITS)
+    if older.is_file() and older.read_text() != json.dumps(splits, indent=4):
+        print(f"{older} is of an earlier conversion: remove it before you plan, or nnU-Net stops there.")
+
+
+def _finish(target: Target) -> None:
+    """Give the unfinished folder its name, in place of an earlier one."""
+    shutil.rmtree(target.unfinished / IN_WORK)
+    if target.folder.is_symlink():
+        target.folder.unlink()
+    elif target.folder.exists():
+        shutil.rmtree(target.replaced, ignore_errors=True)
+        target.folder.rename(target.replaced)
+    target.unfinished.rename(target.folder)
+    (target.folder / RECORD).unlink()  # last: killed before, the same command goes on
+    shutil.rmtree(target.replaced, ignore_errors=True)

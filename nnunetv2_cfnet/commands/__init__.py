@@ -1,0 +1,1 @@
+"""The commands of `nnunetv2_cfnet`: each module has its DESCRIPTION, adds its flags, and runs it."""

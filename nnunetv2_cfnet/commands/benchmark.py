@@ -1,0 +1,61 @@
+"""`nnunetv2_cfnet benchmark`: CFNet and its baselines, trained at a matched budget and compared."""
+
+import argparse
+from pathlib import Path
+
+from nnunetv2_cfnet.commands.flags import ALL_FOLDS, add_device, add_folds, add_processes
+
+DESCRIPTION = (
+    "Train CFNet and nnU-Net baselines at a matched budget, and compare them. Runs nnU-Net's own commands for what is "
+    "missing; an interrupted run goes on where it stopped. Models are trained into OUT, in the place of "
+    "nnUNet_results."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", type=int, required=True, metavar="ID", help="of the dataset, as in: 1")
+    parser.add_argument(
+        "-c", default="3d_fullres", metavar="CONFIGURATION", help="to be trained (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--trainers",
+        nargs="+",
+        metavar="TRAINER[__PLANS]",
+        help="the models; the first is compared with the others (default: nnUNetTrainerCFNet and nnUNetTrainer on "
+        "nnUNetPlans, nnUNetTrainer on nnUNetResEncUNetMPlans)",
+    )
+    add_folds(parser)
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="of each training, by the trainers' variants for 1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000 or "
+        "8000 epochs (default: the trainers' own, 1000)",
+    )
+    parser.add_argument(
+        "--replicates", type=int, default=1, metavar="R", help="how often each is trained (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-o", type=Path, default=Path("cfnet_benchmark"), metavar="OUT", help="its folder (default: %(default)s)"
+    )
+    add_device(parser)
+    add_processes(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the commands; run none")
+
+
+def run(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.jobs.benchmark import DEFAULT_MODELS, benchmark
+
+    benchmark(
+        options.d,
+        options.c,
+        options.trainers or DEFAULT_MODELS,
+        folds=options.folds or ALL_FOLDS,
+        num_epochs=options.epochs,
+        replicates=options.replicates,
+        out=options.o,
+        device=options.device,
+        num_processes=options.np,
+        dry_run=options.dry_run,
+    )
+    return 0

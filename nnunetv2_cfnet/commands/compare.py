@@ -1,0 +1,61 @@
+"""`nnunetv2_cfnet compare`: a report on trained models, or on folders of predictions."""
+
+import argparse
+from pathlib import Path
+
+from nnunetv2_cfnet.commands.flags import ALL_FOLDS, add_dataset_json, add_folds, add_processes
+from nnunetv2_cfnet.errors import UserError
+
+DESCRIPTION = (
+    "Compare trained models, or folders of predictions, case by case. The first model is compared with each of the "
+    "others: paired differences with intervals, costs, figures; written to compare.md, compare.json and report.html."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    trained = parser.add_argument_group("models that nnU-Net trained, by their cross-validation")
+    trained.add_argument("-d", type=int, metavar="ID", help="of their dataset, as in: 1")
+    trained.add_argument("-c", metavar="CONFIGURATION", help="theirs, as in: 3d_fullres")
+    trained.add_argument("--models", nargs="+", metavar="TRAINER__PLANS", help="as their folders are called")
+    add_folds(trained)
+    given = parser.add_argument_group("predictions, wherever they are from")
+    given.add_argument("--predictions", nargs="+", type=_named_folder, metavar="NAME=FOLDER", help="of each model")
+    given.add_argument("--reference", type=Path, metavar="LABELS", help="folder of the reference segmentations")
+    add_dataset_json(given, "dataset.json beside the first predictions")
+    parser.add_argument(
+        "-o", type=Path, default=Path("cfnet_comparison"), metavar="OUT", help="its folder (default: %(default)s)"
+    )
+    add_processes(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    trained = (options.d, options.c, options.models)
+    given = (options.predictions, options.reference)
+    is_trained = None not in trained and given == (None, None) and options.djfile is None
+    is_given = None not in given and trained == (None, None, None) and options.folds is None
+    if not (is_trained or is_given):
+        raise UserError(
+            "give either -d, -c and --models, and --folds, for trained models, or --predictions and --reference, and "
+            "-djfile"
+        )
+    from nnunetv2_cfnet.report.collect import compare_models, compare_predictions
+
+    if is_trained:
+        compare_models(
+            options.d,
+            options.c,
+            options.models,
+            folds=options.folds or ALL_FOLDS,
+            out=options.o,
+            num_processes=options.np,
+        )
+    else:
+        compare_predictions(options.predictions, options.reference, options.djfile, options.o, options.np)
+    return 0
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, separator, folder = text.partition("=")
+    if not (name and separator and folder):
+        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=FOLDER")
+    return name, Path(folder)

@@ -1,0 +1,29 @@
+"""`nnunetv2_cfnet evaluate`: a folder of predictions against a folder of labels."""
+
+import argparse
+from pathlib import Path
+
+from nnunetv2_cfnet.commands.flags import add_dataset_json, add_processes
+
+DESCRIPTION = (
+    "Evaluate predictions with BraTS's metrics, on any dataset: Dice, HD95, ASSD, NSD, sensitivity, specificity, "
+    "volumes, lesion-wise Dice and HD95 of each case and region, with BraTS's rule for empty regions and nnU-Net's "
+    "beside it."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("labels", type=Path, metavar="LABELS", help="folder of the reference segmentations")
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder with a prediction for each")
+    add_dataset_json(parser, "PREDICTIONS/dataset.json")
+    parser.add_argument(
+        "-o", type=Path, metavar="OUT", help="folder for cfnet_summary.json and per_case.csv (default: PREDICTIONS)"
+    )
+    add_processes(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from nnunetv2_cfnet.evaluation.cases import evaluate
+
+    evaluate(options.labels, options.predictions, options.djfile, options.o, options.np)
+    return 0

@@ -1,0 +1,1 @@
+"""The demo, and the phantom cases that it and the tests run on."""

@@ -1,0 +1,80 @@
+"""Written whole or not at all: everything is made under another name and renamed when it is complete."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nnunetv2_cfnet.errors import UserError
+
+
+@contextmanager
+def whole_file(file: Path, made_in: Path | None = None) -> Iterator[Path]:
+    """A name to write to; it becomes `file`, in place of what is there, when all went well, and is gone otherwise.
+
+    Args:
+        file: its folder must exist.
+        made_in: folder of the name, on the same file system; that of the file if not given.
+    """
+    unfinished = (made_in or file.parent) / f".{os.getpid()}.{file.name}"
+    unfinished.unlink(missing_ok=True)
+    try:
+        yield unfinished
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, beside `folder`; it becomes `folder` when all went well, and is gone otherwise.
+
+    Args:
+        folder: new or empty (check_new_folder); missing parents are made.
+    """
+    folder = folder.resolve()  # a link to an empty folder stays one
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        unfinished = Path(beside, folder.name)
+        unfinished.mkdir()
+        yield unfinished
+        unfinished.replace(folder)
+
+
+def check_new_folder(folder: Path, flag: str = "-o") -> None:
+    """A UserError unless a new folder can be made there, or an empty one is there to be filled.
+
+    Args:
+        flag: that the user gave it with, for messages.
+    """
+    target = folder.resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir()) or target == Path.cwd()):
+        raise UserError(f"{folder} exists and is no empty folder: choose another one for {flag}, or remove it.")
+    check_place(target, (), flag)
+
+
+def check_place(folder: Path, files: Iterable[str], flag: str = "-o") -> None:
+    """A UserError where these files can't be written into a folder; what is missing of it is not made.
+
+    Args:
+        flag: that the user gave the folder with, for messages.
+
+    Raises:
+        UserError: something else is in the place of the folder or of a file, or nothing may be written there.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(
+            f"{existing} is a file, and a folder is to be written there: choose another {flag}, or remove it."
+        )
+    for file in (folder / name for name in files):
+        if file.is_dir():
+            raise UserError(
+                f"{file} is a folder, and a file is to be written there: choose another {flag}, or remove it."
+            )
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({existing}: {error.strerror}): choose another {flag}.") from error

@@ -1,0 +1,1 @@
+"""nnU-Net's commands as jobs: shown, logged, resumed; and the benchmark, which is made of them."""

@@ -1,0 +1,248 @@
+"""`nnunetv2_cfnet benchmark`: CFNet and its baselines, trained at a matched budget by nnU-Net's commands, and compared.
+
+    fingerprint, plans, preprocessed data where they are missing -> nnUNetv2_train for each replicate, model and fold
+    -> the report of `nnunetv2_cfnet compare` over all replicates
+
+Data and plans are the user's, in nnUNet_raw and nnUNet_preprocessed. Models are trained into OUT/replicate_0,
+OUT/replicate_1, .., each in the place of nnUNet_results; they differ by chance, since nnU-Net sets no seed. What is
+there already is not done again, so an interrupted benchmark goes on.
+"""
+
+import io
+import os
+import re
+import shlex
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from itertools import product
+from pathlib import Path
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.json_files import read_json_object
+from nnunetv2_cfnet.files.processes import check_num_processes
+from nnunetv2_cfnet.host import nnunet_folder
+from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
+from nnunetv2_cfnet.report.collect import compare_models, dataset_name
+from nnunetv2_cfnet.report.write import check_report_place
+from nnunetv2_cfnet.training.trainers import EPOCH_VARIANTS
+
+DEFAULT_PLANS = "nnUNetPlans"
+DEFAULT_MODELS = (
+    "nnUNetTrainerCFNet__nnUNetPlans",
+    "nnUNetTrainer__nnUNetPlans",
+    "nnUNetTrainer__nnUNetResEncUNetMPlans",
+)
+NUM_EPOCHS = 1000  # of nnUNetTrainer and nnUNetTrainerCFNet
+CASCADE = "3d_cascade_fullres"  # trains on what another configuration predicts
+PLANNED = ("2d", "3d_fullres", "3d_lowres")  # what planners plan, but for the cascade
+COMMANDS = ("nnUNetv2_extract_fingerprint", "nnUNetv2_plan_experiment", "nnUNetv2_preprocess", "nnUNetv2_train")
+# plans -> the command that makes them
+PLANNERS = {DEFAULT_PLANS: ["nnUNetv2_plan_experiment"]}
+for _size in ("M", "L", "XL"):
+    PLANNERS[f"nnUNetResEncUNet{_size}Plans"] = ["nnUNetv2_plan_experiment", "-pl", f"nnUNetPlannerResEnc{_size}"]
+    PLANNERS[f"nnUNetCFNetPlans{_size}"] = ["nnunetv2_cfnet", "plan", "-pl", f"nnUNetPlannerCFNet{_size}"]
+
+
+def benchmark(
+    dataset_id: int,
+    configuration: str,
+    trainers: Sequence[str],
+    *,
+    folds: Sequence[int],
+    num_epochs: int | None,
+    replicates: int,
+    out: Path,
+    device: str,
+    num_processes: int,
+    dry_run: bool,
+) -> None:
+    """Train what is missing and compare, or print the commands.
+
+    Args:
+        dataset_id: of a dataset in nnUNet_raw.
+        configuration: of its plans.
+        trainers: TRAINER__PLANS of each model, or TRAINER alone for nnUNetPlans; the first is compared with the others.
+        folds: of each model.
+        num_epochs: one of EPOCH_VARIANTS; None: what the trainers have, 1000 where they are nnU-Net's and CFNet's.
+        replicates: how often each is trained.
+        out: folder of the trained models, the logs and the report.
+        device: auto, cpu or cuda.
+        num_processes: of the evaluation.
+        dry_run: print the commands and run none.
+
+    Raises:
+        UserError: bad input, before anything is run; or a command that failed.
+    """
+    if not dry_run or device == "auto":  # a dry run may be for another machine
+        device = choose_device(device, "-device")
+    models = _models(trainers, num_epochs)
+    _check(configuration, models, folds, replicates, num_epochs)
+    dataset = dataset_name(dataset_id)
+    raw, preprocessed = nnunet_folder("nnUNet_raw") / dataset, nnunet_folder("nnUNet_preprocessed") / dataset
+    if not (raw / "dataset.json").is_file():
+        raise UserError(f"{raw / 'dataset.json'} is not there: the benchmark starts from the raw dataset.")
+    out = out.expanduser().resolve()
+    check_report_place(out / "comparison")
+    check_num_processes(num_processes)
+
+    def run(step: Step, **variables: str) -> None:
+        if dry_run:
+            print(shlex.join(step.command))
+        else:
+            (out / "logs").mkdir(parents=True, exist_ok=True)
+            run_step(step, {**os.environ, **variables}, out / "logs")
+
+    _prepare(dataset_id, configuration, models, raw, preprocessed, run)
+    results = [out / f"replicate_{replicate}" for replicate in range(replicates)]
+    for folder in results:
+        print(f"\nexport nnUNet_results={shlex.quote(str(folder))}")
+        if not dry_run:
+            folder.mkdir(parents=True, exist_ok=True)
+        for model, fold in product(models, folds):
+            if not dry_run:
+                drop_torn_checkpoints(_fold_folder(folder / dataset, model, configuration, fold))
+            step = _training(dataset_id, configuration, model, fold, folder / dataset, device, num_epochs)
+            if step.product.exists():
+                print(f"# {folder.name}, {model}, fold {fold} is done already")
+            else:
+                run(step, nnUNet_results=str(folder))
+    if dry_run:
+        print(f"# and, over all replicates, the comparison of {', '.join(models)} in {out / 'comparison'}")
+        return
+    compare_models(
+        dataset_id,
+        configuration,
+        models,
+        folds=folds,
+        out=out / "comparison",
+        num_processes=num_processes,
+        results=results,
+    )
+
+
+def _models(trainers: Sequence[str], num_epochs: int | None) -> list[str]:
+    """TRAINER__PLANS of each, with the trainer's variant for that number of epochs."""
+    if num_epochs is not None and num_epochs not in (*EPOCH_VARIANTS, NUM_EPOCHS):
+        known = ", ".join(map(str, sorted((*EPOCH_VARIANTS, NUM_EPOCHS))))
+        raise UserError(f"--epochs {num_epochs}: nnU-Net has variants for {known} epochs.")
+    suffix = "" if num_epochs in (None, NUM_EPOCHS) else f"_{num_epochs}epoch{'s' if num_epochs > 1 else ''}"
+    models = []
+    for name in trainers:
+        trainer, _, plans = name.partition("__")
+        if not trainer or "__" in plans:
+            raise UserError(f"--trainers {name}: give TRAINER or TRAINER__PLANS, as in {DEFAULT_MODELS[-1]}.")
+        models.append(f"{trainer}{suffix}__{plans or DEFAULT_PLANS}")
+    return models
+
+
+def _check(
+    configuration: str, models: Sequence[str], folds: Sequence[int], replicates: int, num_epochs: int | None
+) -> None:
+    if configuration == CASCADE:
+        raise UserError(
+            f"-c {CASCADE} is trained on predictions of 3d_lowres: train it with nnU-Net's commands, then compare."
+        )
+    if len(set(models)) < max(2, len(models)):
+        raise UserError(f"--trainers {' '.join(models)}: give two models or more, each once.")
+    if replicates < 1:
+        raise UserError(f"--replicates {replicates}: give at least 1.")
+    if len(set(folds)) < len(folds) or min(folds) < 0:
+        raise UserError(f"--folds {' '.join(map(str, folds))}: give each once, from 0 on.")
+    budgets = {}
+    for trainer in dict.fromkeys(model.partition("__")[0] for model in models):
+        budgets[trainer] = _num_epochs(_find_trainer(trainer, num_epochs))
+    if len({*budgets.values(), num_epochs or next(iter(budgets.values()))}) > 1:
+        listed = ", ".join(f"{trainer} {epochs}" for trainer, epochs in budgets.items())
+        raise UserError(f"Trained for different numbers of epochs ({listed}), models can't be compared: give --epochs.")
+    for command in COMMANDS:
+        find_command(command)
+
+
+def _find_trainer(name: str, num_epochs: int | None) -> type[nnUNetTrainer]:
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # the search tells of every step and import
+            warnings.simplefilter("ignore")
+            return recursive_find_trainer_class_by_name(name)
+    except RuntimeError:
+        hint = f": with --epochs {num_epochs}, take --trainers that have this variant" if num_epochs else ""
+        raise UserError(f"nnU-Net finds no trainer {name}{hint}.") from None
+
+
+def _num_epochs(trainer: type[nnUNetTrainer]) -> int:
+    """As its class or its name tells; a trainer of the user's that tells nothing counts as nnU-Net's own."""
+    of_name = re.search(r"_(\d+)epochs?\b", trainer.__name__)
+    return getattr(trainer, "epochs", None) or (int(of_name[1]) if of_name else NUM_EPOCHS)
+
+
+def _prepare(
+    dataset_id: int,
+    configuration: str,
+    models: Sequence[str],
+    raw: Path,
+    preprocessed: Path,
+    run: Callable[[Step], None],
+) -> None:
+    """Run what makes fingerprint, plans and preprocessed data, as far as they are missing."""
+    dataset = ["-d", str(dataset_id)]
+    names = list(dict.fromkeys(model.partition("__")[2] for model in models))
+    plans_files = {name: preprocessed / f"{name}.json" for name in names}
+    for name, file in plans_files.items():
+        if name not in PLANNERS and not file.is_file():
+            raise UserError(f"{file} is not there: plan it first, or take one of {', '.join(PLANNERS)}.")
+        if file.is_file():
+            _data_identifier(file, configuration)
+        elif configuration not in PLANNED:
+            raise UserError(f"-c {configuration}: {name} can have {', '.join(PLANNED)}.")
+    fingerprint = preprocessed / "dataset_fingerprint.json"
+    if not fingerprint.is_file():
+        command = ["nnUNetv2_extract_fingerprint", *dataset, "--verify_dataset_integrity"]
+        run(Step(name="fingerprint", command=command, product=fingerprint))
+    for name, file in plans_files.items():
+        if not file.is_file():
+            run(Step(name=f"plan_{name}", command=[*PLANNERS[name], *dataset], product=file))
+    made = set()
+    for name, file in plans_files.items():
+        # in a dry run plans can be missing; those of PLANNERS share data where they can
+        identifier = _data_identifier(file, configuration) if file.is_file() else f"{DEFAULT_PLANS}_{configuration}"
+        folder = preprocessed / identifier
+        if identifier not in made and not _is_complete(folder, raw):
+            command = ["nnUNetv2_preprocess", *dataset, "-plans_name", name, "-c", configuration]
+            run(Step(name=f"preprocess_{name}", command=command, product=folder))
+        made.add(identifier)
+
+
+def _data_identifier(plans_file: Path, configuration: str) -> str:
+    plans = read_json_object(plans_file, "Plan again.")
+    try:
+        return plans["configurations"][configuration]["data_identifier"]
+    except (KeyError, TypeError):
+        raise UserError(f"{plans_file} has no configuration {configuration}: choose another one with -c.") from None
+
+
+def _is_complete(folder: Path, raw: Path) -> bool:
+    """Whether every case was preprocessed, whose properties nnU-Net writes last."""
+    return all((folder / f"{case}.pkl").is_file() for case in get_filenames_of_train_images_and_targets(str(raw)))
+
+
+def _training(
+    dataset_id: int, configuration: str, model: str, fold: int, results: Path, device: str, num_epochs: int | None
+) -> Step:
+    trainer, plans = model.split("__")
+    fold_folder = _fold_folder(results, model, configuration, fold)
+    resume = ["--c"] if has_checkpoint(fold_folder) else []
+    what = [str(dataset_id), configuration, str(fold), "-tr", trainer, "-p", plans]
+    return Step(
+        name=f"{results.parent.name}_{model}_fold_{fold}",
+        command=["nnUNetv2_train", *what, "-device", device, *resume],
+        product=fold_folder / "validation" / "summary.json",
+        num_epochs=num_epochs,
+    )
+
+
+def _fold_folder(results: Path, model: str, configuration: str, fold: int) -> Path:
+    return results / f"{model}__{configuration}" / f"fold_{fold}"

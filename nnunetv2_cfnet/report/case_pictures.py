@@ -1,0 +1,218 @@
+"""Pictures of cases: the first model's best, median and worst one, with reference and each model's contours.
+
+A picture has a row for each of two images (FLAIR and T1ce, or the first two channels) and a column for the reference
+and each model: the reference's regions are filled, the model's are lines of the same colour. It shows the axial slice
+(of a 2D case the whole) where the reference is largest.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
+
+from nnunetv2_cfnet.files.volumes import BROKEN
+from nnunetv2_cfnet.report.comparison import Comparison, Model
+from nnunetv2_cfnet.report.figures import Picture, add_legend, as_text, new_figure, to_png, wrapped
+
+# Bright on grey, and told apart by people with any colour vision; after Paul Tol's "Colour Schemes", 2021.
+REGION_COLOURS = ("#66CCEE", "#CCBB44", "#EE6677", "#44DD66", "#EE99EE", "#FF9933")
+# As planning/modality_groups.py spells them.
+FLAIR, T1CE = frozenset({"flair", "t2f"}), frozenset({"t1ce", "t1c", "t1gd", "t1post"})
+NO_IMAGE = "no image: reference's mask"
+MAX_CASE_BYTES = 700_000  # images take more than plots; see MAX_BYTES there
+
+
+class Slice(NamedTuple):
+    """What is drawn of a case: background by channel name, reference and predictions by model, all of one shape.
+
+    aspect: height of a pixel by its width.
+    place: "slice 12 of 155", or nothing in 2D.
+    """
+
+    backgrounds: Mapping[str, np.ndarray]
+    reference: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+    aspect: float
+    place: str
+
+
+class CasePictures(NamedTuple):
+    """The pictures, and why there are none of a case."""
+
+    pictures: list[Picture]
+    problems: list[str]
+
+
+def case_pictures(comparison: Comparison) -> CasePictures:
+    """Draw the first model's best, median and worst case by mean Dice over the regions, BraTS's rule.
+
+    A case with files that can't be read is told, not drawn: it is no reason to have no report.
+    """
+    pictures, problems = [], []
+    for rank, (case, dice) in notable_cases(comparison.models[0]).items():
+        try:
+            pictures.append(_draw_case(comparison, rank, case, dice))
+        except BROKEN as error:
+            problems.append(f"The {rank} case, {case}, can't be drawn: {str(error).strip()}")
+    return CasePictures(pictures, problems)
+
+
+def notable_cases(model: Model) -> dict[str, tuple[str, float]]:
+    """The best, median and worst case by mean Dice over regions, with that; of fewer than three cases what there is."""
+    means = model.rows.groupby("case")["dice"].mean()
+    ordered = sorted(means.items(), key=lambda item: (-item[1], item[0]))
+    last = len(ordered) - 1
+    places = {"best": 0, "median": last // 2, "worst": last}
+    if last < 2:
+        places = {"only": 0} if last == 0 else {"best": 0, "worst": last}
+    return {rank: (str(ordered[place][0]), float(ordered[place][1])) for rank, place in places.items()}
+
+
+def choose_channels(names: Sequence[str]) -> list[str]:
+    """FLAIR and T1ce if both are there, else the first two channels."""
+    plain = {"".join(filter(str.isalnum, name.lower())): name for name in names}
+    found = [next((plain[key] for key in plain if key in spellings), None) for spellings in (FLAIR, T1CE)]
+    return [name for name in found if name] if all(found) else list(names[:2])
+
+
+def read_slice(comparison: Comparison, case: str) -> Slice:
+    """Read a case's files and cut them where the reference (if it is empty, the predictions) is largest.
+
+    Raises:
+        BROKEN: a file can't be read, or is not as large as the reference.
+    """
+    reference = SimpleITK.ReadImage(str(comparison.references[case]))
+    turned = _turned(reference)
+    spacing = turned.GetSpacing()
+    labels = [label for values in comparison.regions.values() for label in values]
+    volumes = {model.name: _array(model.predictions[case], like=reference) for model in comparison.models}
+    images = comparison.images.get(case, {})
+    backgrounds = {name: _array(images[name], like=reference) for name in choose_channels(list(images))}
+    mask = SimpleITK.GetArrayFromImage(turned)
+    place = ""
+    if mask.ndim == 3:
+        sizes = np.isin(mask, labels).sum(axis=(1, 2))
+        if not sizes.any():
+            sizes = sum(np.isin(volume, labels).sum(axis=(1, 2)) for volume in volumes.values())
+        index = int(np.argmax(sizes)) if np.any(sizes) else len(mask) // 2
+        place = f"slice {index + 1} of {len(mask)}"
+        mask = mask[index]
+        volumes = {name: volume[index] for name, volume in volumes.items()}
+        backgrounds = {name: volume[index] for name, volume in backgrounds.items()}
+    return Slice(backgrounds, mask, volumes, spacing[1] / spacing[0], place)
+
+
+def _array(path: Path, like: SimpleITK.Image) -> np.ndarray:
+    """The voxels of a file, turned as a reference's are.
+
+    Headers of one case sometimes disagree although the voxels align, so that the reference's is taken for all.
+    """
+    image = SimpleITK.ReadImage(str(path))
+    if image.GetSize() != like.GetSize():
+        raise ValueError(f"{path} has the size {image.GetSize()}, and the reference {like.GetSize()}")
+    image.CopyInformation(like)
+    array = SimpleITK.GetArrayFromImage(_turned(image))
+    return array.mean(axis=-1) if array.ndim > image.GetDimension() else array  # a colour image
+
+
+def _turned(image: SimpleITK.Image) -> SimpleITK.Image:
+    """A volume with axial slices, shown as radiologists do; a 2D image as it is."""
+    return SimpleITK.DICOMOrient(image, "LPS") if image.GetDimension() == 3 else image
+
+
+def _draw_case(comparison: Comparison, rank: str, case: str, dice: float) -> Picture:
+    drawn = _cropped(read_slice(comparison, case))
+    first = comparison.models[0].name
+    backgrounds = drawn.backgrounds or {NO_IMAGE: (drawn.reference > 0).astype(float)}
+    rows, columns = len(backgrounds), 1 + len(drawn.predictions)
+    height, width = drawn.reference.shape
+    panel = min(2.6, 10 / columns)
+    panel_height = float(np.clip(panel * drawn.aspect * height / width, 0.5 * panel, 1.6 * panel))
+    figure, grid = new_figure(rows, columns, height=rows * panel_height + 0.9, width=panel * columns)
+    masks = {region: tuple(labels) for region, labels in comparison.regions.items()}
+    for row, (channel, image) in zip(grid, backgrounds.items(), strict=True):
+        for axes in row:
+            _draw_image(axes, image, drawn.aspect)
+            _fill(axes, drawn.reference, masks, alpha=0.45 if axes is row[0] else 0.25)
+        row[0].set_ylabel(as_text(channel))
+        for axes, prediction in zip(row[1:], drawn.predictions.values(), strict=True):
+            _outline(axes, prediction, masks)
+    for axes, title in zip(grid[0], ["reference", *drawn.predictions], strict=True):
+        axes.set_title(wrapped(title, panel), fontsize=9)
+    colours = _region_colours(masks)
+    add_legend(
+        figure, [Line2D([], [], color=colour, linewidth=3, label=as_text(name)) for name, colour in colours.items()]
+    )
+    place = f", {drawn.place}" if drawn.place else ""
+    title = f"{rank.capitalize()} case of {first}: {case}, mean Dice {dice:.3f}{place}"
+    told = "" if drawn.backgrounds else " The images are not there: the background is the reference's mask."
+    alt = (
+        f"{title}. {' and '.join(backgrounds) if drawn.backgrounds else 'Masks'} with the reference's regions filled, "
+        f"and the outlines of {', '.join(drawn.predictions)}.{told}"
+    )
+    return Picture(f"case_{rank}", title, alt, to_png(figure, MAX_CASE_BYTES))
+
+
+def _cropped(drawn: Slice) -> Slice:
+    """Without the empty border, with some margin."""
+    content = (drawn.reference > 0) | np.any([prediction > 0 for prediction in drawn.predictions.values()], axis=0)
+    for image in drawn.backgrounds.values():
+        content |= image > image.min()
+    if not content.any():
+        return drawn
+    window = []
+    for axis in (0, 1):
+        places = np.flatnonzero(content.any(axis=1 - axis))
+        margin = max(2, (places[-1] - places[0]) // 12)
+        window.append(slice(max(0, places[0] - margin), places[-1] + margin + 1))
+    rows, columns = window
+    return drawn._replace(
+        backgrounds={name: image[rows, columns] for name, image in drawn.backgrounds.items()},
+        reference=drawn.reference[rows, columns],
+        predictions={name: prediction[rows, columns] for name, prediction in drawn.predictions.items()},
+    )
+
+
+def _draw_image(axes: Axes, image: np.ndarray, aspect: float) -> None:
+    inside = image[image > image.min()]
+    low, high = np.percentile(inside, [1, 99.5]) if inside.size else (0, 0)
+    if high > low:
+        low -= 0.1 * (high - low)  # so that tissue is not as black as air
+    else:  # a mask, in grey
+        low, high = image.min(), image.min() + 2 * max(np.ptp(image), 1)
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=aspect)
+    axes.set(xticks=[], yticks=[])
+    axes.autoscale(False)  # contours would widen it
+
+
+def _fill(axes: Axes, labels: np.ndarray, regions: Mapping[str, tuple[int, ...]], alpha: float) -> None:
+    """Each voxel in the colour of the smallest region that it is in."""
+    overlay = np.zeros((*labels.shape, 4))
+    colours = _region_colours(regions)
+    for region in _outer_first(labels, regions):
+        overlay[np.isin(labels, regions[region])] = to_rgba(colours[region], alpha)
+    axes.imshow(overlay, aspect=axes.get_aspect(), interpolation="nearest")
+
+
+def _outline(axes: Axes, labels: np.ndarray, regions: Mapping[str, tuple[int, ...]]) -> None:
+    colours = _region_colours(regions)
+    for region in _outer_first(labels, regions):
+        mask = np.isin(labels, regions[region])
+        if mask.any():
+            # a frame of background closes the lines of what touches the border
+            padded = np.pad(mask, 1).astype(float)
+            places = [np.arange(size) - 1 for size in padded.shape]
+            axes.contour(places[1], places[0], padded, levels=[0.5], colors=colours[region], linewidths=1.3)
+
+
+def _outer_first(labels: np.ndarray, regions: Mapping[str, tuple[int, ...]]) -> list[str]:
+    return sorted(regions, key=lambda region: -int(np.isin(labels, regions[region]).sum()))
+
+
+def _region_colours(regions: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    return {region: REGION_COLOURS[index % len(REGION_COLOURS)] for index, region in enumerate(regions)}

@@ -1,0 +1,306 @@
+"""Every defect that the phantom can plant, and those that only a file written by hand has."""
+
+import gzip
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from nnunetv2_cfnet.brats.checks import Inspection, check_case, check_source, check_unclaimed, inspect_case
+from nnunetv2_cfnet.brats.editions import EDITIONS
+from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
+from nnunetv2_cfnet.brats.sources import find_cases
+from nnunetv2_cfnet.demo.brats_phantom import make_phantom
+
+CASE = "BraTS2021_00000"
+RAS = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+
+
+def check(folder: Path, edition: str = "2021") -> list[Finding]:
+    """Findings of the first case, with paths as they are below the folder."""
+    source = find_cases(folder, edition)
+    findings = [*check_case(source.cases[0], source.edition), *check_unclaimed(source)]
+    return [finding._replace(message=finding.message.replace(f"{folder}/", "")) for finding in findings]
+
+
+@pytest.fixture
+def release(tmp_path) -> Path:
+    make_phantom(tmp_path / "release", "2021", 1)
+    return tmp_path / "release"
+
+
+def file(release: Path, content: str) -> Path:
+    return release / CASE / f"{CASE}_{content}.nii.gz"
+
+
+def change(
+    path: Path,
+    voxels: Callable[[np.ndarray], np.ndarray] = lambda array: array,
+    header: Callable[[SimpleITK.Image], object] = lambda image: None,
+) -> None:
+    before = SimpleITK.ReadImage(str(path))
+    image = SimpleITK.GetImageFromArray(voxels(SimpleITK.GetArrayFromImage(before)))
+    image.CopyInformation(before)
+    header(image)
+    SimpleITK.WriteImage(image, str(path))
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_nothing_is_wrong_with_a_phantom_of_any_edition(edition, tmp_path):
+    make_phantom(tmp_path / "release", edition, 2)
+    source = find_cases(tmp_path / "release", edition)
+    assert [finding for case in source.cases for finding in check_case(case, source.edition)] == []
+
+
+FILE = f"{CASE}/{CASE}_t1ce.nii.gz"
+FIRST = f"{CASE}/{CASE}_t1.nii.gz"
+SEG = f"{CASE}/{CASE}_seg.nii.gz"
+PLANTED = {
+    Kind.MISSING: f"T1ce: no file of that modality (such as {CASE}_t1ce.nii.gz, as {CASE}_flair.nii.gz lies in "
+    f"{CASE}). Fetch it from the release.",
+    Kind.UNREADABLE: f"{FILE} can't be read (Compressed file ended before the end-of-stream marker was reached). "
+    "Fetch it anew.",
+    Kind.DUPLICATE: f"{FILE.removesuffix('.gz')} and {FILE} are the same thing twice. Keep one of them.",
+    Kind.SHAPE: f"{FILE} has (24, 28, 23) voxels, {FIRST} has (24, 28, 24). Fetch both anew: they are not of one grid.",
+    Kind.GEOMETRY: f"{FILE} has another header than {FIRST}: origin (5, -239, 0) against (0, -239, 0); and their "
+    "voxels do not align. Fetch both anew, or resample one to the other.",
+    Kind.HEADER: f"{FILE} has another header than {FIRST}: origin (0, 239, 0) against (0, -239, 0), direction "
+    "(-1, 0, 0, 0, -1, 0, 0, 0, 1) against (1, 0, 0, 0, 1, 0, 0, 0, 1); but their voxels align. --fix-headers gives it "
+    "the latter's header.",
+    Kind.LABELS: f"{SEG}: labels [7] are not of edition 2021, which has [1, 2, 4]. Mend them, or say what they are "
+    "with --edition.",
+    Kind.NON_FINITE: f"{FILE} has 1 voxels that are NaN or infinite. Set them to what they should be.",
+    Kind.EMPTY: f"{FILE} is empty: all its voxels are 0. Fetch it anew.",
+    Kind.OUTSIDE: f"{SEG}: 30% of it lies outside the brain (more than 5%). Is it of this case?",
+    Kind.CLIPPED: f"{FIRST}: the brain covers 37% of the last slice along z (more than 10%). Was it cut?",
+    Kind.SATURATED: f"{FILE}: 5.1% of the brain has the highest intensity, 190 (more than 1%). Was it cut off there?",
+    Kind.UNCLAIMED: f"{CASE}/{CASE}_brainmask.nii.gz belongs to no case and is left out: give it the name of edition "
+    "2021 if it should.",
+}
+WARNINGS = {Kind.OUTSIDE, Kind.CLIPPED, Kind.SATURATED, Kind.UNCLAIMED}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_planted_defect_is_the_one_that_is_found(kind, tmp_path):
+    make_phantom(tmp_path / "release", "2021", 1, [kind.value])
+    (finding,) = check(tmp_path / "release")
+    assert finding.kind is kind
+    assert finding.severity is (Severity.WARNING if kind in WARNINGS else Severity.ERROR)
+    assert finding.case == ("-" if kind is Kind.UNCLAIMED else CASE)
+    assert finding.message == PLANTED[kind]
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_planted_defect_is_found_in_4d_files(kind, tmp_path):
+    make_phantom(tmp_path / "release", "msd", 1, [kind.value])
+    findings = check(tmp_path / "release", "msd")
+    assert kind in {finding.kind for finding in findings}
+    # a segmentation that lies elsewhere is outside the brain, too
+    assert len(findings) == 1 or {finding.kind for finding in findings} == {Kind.GEOMETRY, Kind.OUTSIDE}
+
+
+def test_a_4d_file_with_too_few_volumes_says_which_there_should_be(tmp_path):
+    make_phantom(tmp_path / "release", "msd", 1, ["missing"])
+    (finding,) = check(tmp_path / "release", "msd")
+    assert finding.message == (
+        "Task01_BrainTumour/imagesTr/BRATS_001.nii.gz has 3 volume(s), edition msd has 4 (FLAIR, T1, T1ce, T2). "
+        "Fetch it anew."
+    )
+
+
+def test_a_segmentation_without_images_is_all_modalities_missing(release):
+    for content in ("t1", "t1ce", "t2", "flair"):
+        file(release, content).unlink()
+    (finding,) = check(release)
+    assert finding.kind is Kind.MISSING
+    assert finding.message.startswith(f"T1, T1ce, T2, FLAIR: no file of that modality (such as {CASE}_t1.nii.gz, ")
+
+
+def test_all_defects_of_a_case_are_found(release):
+    file(release, "t1").unlink()
+    file(release, "t2").write_bytes(b"")
+    change(file(release, "flair"), np.zeros_like)
+    change(file(release, "seg"), lambda array: array + (array > 0) * 2, lambda image: image.SetDirection(RAS))
+    change(file(release, "t1ce"), lambda array: np.minimum(array, np.quantile(array[array > 0], 0.9)))
+    kinds = [Kind.EMPTY, Kind.HEADER, Kind.LABELS, Kind.MISSING, Kind.SATURATED, Kind.UNREADABLE]
+    assert sorted(finding.kind for finding in check(release)) == sorted(kinds)
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (1, 2)])
+@pytest.mark.parametrize("content", ["flair", "seg"])
+def test_an_array_that_was_mirrored_with_its_header_is_not_taken_for_a_header_to_repair(release, content, axes):
+    """The brain overlaps with its mirror image: a repair would silently put the tumour on the other side."""
+    brain = np.nonzero(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file(release, "t1")))))
+    # into the middle of the image, where it covers itself mirrored
+    shifts = [(length - 1 - where.min() - where.max()) // 2 for length, where in zip((24, 28, 24), brain, strict=True)]
+    for name in ("t1", "t1ce", "t2", "flair", "seg"):
+        change(file(release, name), lambda array: np.roll(array, shifts, axis=(0, 1, 2)))
+    assert check(release) == []
+    change(file(release, content), lambda array: np.flip(array, axes).copy(), lambda image: image.SetDirection(RAS))
+    assert [finding.kind for finding in check(release) if finding.severity is Severity.ERROR] == [Kind.GEOMETRY]
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        (lambda image: image.SetSpacing((1, 1, 1.1)), "spacing (1, 1, 1.1) against (1, 1, 1)"),
+        (lambda image: image.SetOrigin((0, -239, 0.01)), "origin (0, -239, 0.01) against (0, -239, 0)"),
+        (lambda image: image.SetDirection(RAS), "direction (-1, 0, 0, 0, -1, 0, 0, 0, 1) against (1, 0, 0,"),
+    ],
+)
+@pytest.mark.parametrize("content", ["t2", "seg"])
+def test_each_part_of_a_header_is_compared(release, content, header, value):
+    change(file(release, content), header=header)
+    (finding,) = check(release)
+    assert finding.kind is Kind.HEADER
+    assert value in finding.message
+
+
+def test_headers_may_differ_within_the_tolerance(release):
+    change(file(release, "t2"), header=lambda image: image.SetOrigin((0.0005, -239, 0)))
+    change(file(release, "seg"), header=lambda image: image.SetSpacing((1, 1.0005, 1)))
+    assert check(release) == []
+
+
+def test_a_header_without_a_tumour_to_tell_by_can_be_repaired(release):
+    change(file(release, "seg"), np.zeros_like, lambda image: image.SetDirection(RAS))
+    assert [finding.kind for finding in check(release)] == [Kind.HEADER]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_plain_file_that_was_cut_off_is_unreadable(release, share):
+    """SimpleITK reads the rest as it comes."""
+    content = gzip.decompress(file(release, "t2").read_bytes())
+    plain = file(release, "t2").with_suffix("")
+    plain.write_bytes(content[: int(share * len(content))])
+    file(release, "t2").unlink()
+    (finding,) = check(release)
+    assert finding.kind is Kind.UNREADABLE
+    num_bytes = len(content) - 352
+    assert f"it has {int(share * len(content)) - 352} bytes of voxels and should have {num_bytes}" in finding.message
+
+
+def test_a_wrong_check_sum_is_unreadable(release):
+    content = bytearray(file(release, "t2").read_bytes())
+    content[-8] ^= 1
+    file(release, "t2").write_bytes(content)
+    (finding,) = check(release)
+    assert finding.kind is Kind.UNREADABLE
+    assert "CRC check failed" in finding.message
+
+
+@pytest.mark.parametrize("content", [b"", b"no NIfTI file", gzip.compress(b"no NIfTI file")])
+@pytest.mark.parametrize("name", ["t1", "seg"])
+def test_what_is_no_nifti_file_is_unreadable(release, name, content):
+    file(release, name).write_bytes(content)
+    (finding,) = check(release)
+    assert finding.kind is Kind.UNREADABLE
+    assert finding.message.startswith(f"{CASE}/{CASE}_{name}.nii.gz can't be read (")
+
+
+def test_a_4d_file_where_a_volume_is_expected_has_the_wrong_shape(release):
+    image = SimpleITK.ReadImage(str(file(release, "t2")))
+    SimpleITK.WriteImage(SimpleITK.JoinSeries([image, image]), str(file(release, "t2")))
+    (finding,) = check(release)
+    assert finding.kind is Kind.SHAPE
+    assert "_t2.nii.gz has (24, 28, 24, 2) voxels of 16-bit signed integer, which is no volume in 3D" in finding.message
+
+
+def test_segmentations_in_whole_floats_are_fine_and_others_are_not(release):
+    change(file(release, "seg"), lambda array: array.astype(np.float32))
+    assert check(release) == []
+    change(file(release, "seg"), lambda array: array * 0.5)
+    (finding,) = check(release)
+    assert finding.kind is Kind.LABELS
+    assert "labels [0.5] are not of edition 2021" in finding.message
+    change(file(release, "seg"), lambda array: np.linspace(0, 1, array.size).reshape(array.shape))
+    assert "] and 16116 more are not of edition 2021" in check(release)[0].message
+
+
+def test_infinite_values_are_found_in_segmentations_too(release):
+    change(file(release, "seg"), lambda array: np.where(array == 4, np.inf, array).astype(np.float32))
+    assert [finding.kind for finding in check(release)] == [Kind.NON_FINITE]
+
+
+def test_a_case_without_segmentation_has_nothing_wrong(release):
+    file(release, "seg").unlink()
+    assert check(release) == []
+
+
+def test_one_modality_with_a_background_does_not_hide_what_is_outside_the_brain(release):
+    change(file(release, "t2"), lambda array: array + 10)
+    change(file(release, "seg"), lambda array: np.roll(array, 12, axis=1))
+    assert [finding.kind for finding in check(release)] == [Kind.OUTSIDE]
+
+
+def test_a_brain_that_only_touches_the_edge_is_not_clipped(release):
+    """As in an image that was cropped to the brain's box."""
+    first = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file(release, "t1"))))
+    box = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(first))
+    for content in ("t1", "t1ce", "t2", "flair", "seg"):
+        array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file(release, content))))
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array[box]), str(file(release, content)))
+    assert check(release) == []
+
+
+def rolled(voxels: int) -> dict:
+    """An array moved along x together with its header: in space, nothing has moved."""
+    return {
+        "voxels": lambda array: np.roll(array, voxels, axis=2),
+        "header": lambda image: image.SetOrigin((-float(voxels), *image.GetOrigin()[1:])),
+    }
+
+
+@pytest.mark.parametrize("content", ["seg", "t2"])
+@pytest.mark.parametrize("voxels", [1, 2])
+def test_what_was_moved_along_with_its_header_is_not_called_aligned(release, content, voxels):
+    """To write another header to it would move it."""
+    change(file(release, content), **rolled(voxels))
+    (finding,) = check(release)
+    assert finding.kind is Kind.GEOMETRY
+
+
+def test_the_header_that_most_files_have_is_the_right_one(release):
+    change(file(release, "t1"), header=lambda image: image.SetSpacing((1, 1, 2)))
+    (finding,) = check(release)
+    assert finding.kind is Kind.HEADER
+    assert finding.message.startswith(f"{FIRST} has another header than {FILE}: spacing (1, 1, 2) against (1, 1, 1)")
+
+
+def test_equal_voxels_are_duplicates_within_a_case_and_between_cases(tmp_path):
+    names = make_phantom(tmp_path, "2021", 3)
+    folders = [next(tmp_path.rglob(name)) for name in names]
+    shutil.copy(folders[0] / f"{names[0]}_t1.nii.gz", folders[0] / f"{names[0]}_t1ce.nii.gz")
+    shutil.copy(folders[1] / f"{names[1]}_t2.nii.gz", folders[2] / f"{names[2]}_t2.nii.gz")
+    source = find_cases(tmp_path)
+    inspections = [inspect_case(case, source.edition) for case in source.cases]
+    (within,) = inspections[0].findings
+    assert within.kind is Kind.DUPLICATE
+    assert within.message.endswith("_t1ce.nii.gz have the same voxels. Fetch them anew.")
+    (between,) = check_source(source, inspections)
+    assert between[:3] == (names[2], Severity.ERROR, Kind.DUPLICATE)
+    assert between.message == (
+        f"{names[2]} has the same voxels as {names[1]}. Keep one of the two, or fetch them anew."
+    )
+
+
+def test_a_case_that_lost_its_segmentation_is_warned_of_and_a_validation_case_is_not(tmp_path):
+    names = make_phantom(tmp_path, "2020", 2)
+    next(tmp_path.rglob(f"{names[0]}_seg.nii*")).unlink()
+    source = find_cases(tmp_path)
+    (finding,) = check_source(source, [Inspection([], {})] * len(source.cases))
+    assert finding[:3] == (names[0], Severity.WARNING, Kind.MISSING)
+    assert "has no segmentation, though other cases in " in finding.message
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e30])
+def test_a_damaged_header_is_a_finding(release, value):
+    """vox_offset is a float at byte 108 of a NIfTI header."""
+    path = file(release, "t1ce")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[108:112] = np.float32(value).tobytes()
+    path.write_bytes(gzip.compress(bytes(content)))
+    assert [finding.kind for finding in check(release)] == [Kind.UNREADABLE]

@@ -1,0 +1,612 @@
+"""`convert_brats`: phantom releases in each layout, and a few crops of real MRI, to raw datasets of nnU-Net."""
+
+import csv
+import gzip
+import json
+import multiprocessing.dummy
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from nnunetv2_cfnet.data import convert
+
+from nnunetv2_cfnet.brats.convert import convert_brats
+from nnunetv2_cfnet.brats.editions import CHANNELS, EDITIONS
+from nnunetv2_cfnet.brats.sources import find_cases
+from nnunetv2_cfnet.demo.brats_phantom import make_phantom
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.volumes import count_non_finite
+
+OPEN_MS = Path(__file__).parents[1] / "data" / "open_ms"
+SHAPE = (16, 20, 16)
+RAS = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "nnUNet_raw"
+    folder.mkdir()
+    monkeypatch.setenv("nnUNet_raw", str(folder))
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    monkeypatch.delenv("nnUNet_results", raising=False)
+    return folder
+
+
+@pytest.fixture
+def in_this_process(monkeypatch) -> None:
+    """Without worker processes, which take a second to start."""
+    monkeypatch.setattr(convert, "in_parallel", lambda function, cases, *_: [function(case) for case in cases])
+
+
+def write_phantom(folder: Path, edition: str = "2021", num_cases: int = 2, plant: tuple[str, ...] = ()) -> Path:
+    make_phantom(folder, edition, num_cases, plant, shape=SHAPE)
+    return folder
+
+
+def read(path: Path) -> SimpleITK.Image:
+    return SimpleITK.ReadImage(str(path))
+
+
+def voxels(path: Path) -> np.ndarray:
+    return SimpleITK.GetArrayFromImage(read(path))
+
+
+def geometry(path: Path) -> tuple:
+    image = read(path)
+    return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def refusal(source: Path, **options) -> str:
+    with pytest.raises(UserError) as refused:
+        convert_brats(source, 7, **options)
+    return str(refused.value)
+
+
+# What is written
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+@pytest.mark.usefixtures("in_this_process")
+def test_every_layout_is_converted_voxel_by_voxel(edition, raw, tmp_path):
+    release = write_phantom(tmp_path / "release", edition, num_cases=6)
+    convert_brats(release, 7, edition=edition)
+    source = find_cases(release, edition)
+    dataset = raw / f"Dataset007_BraTS{edition.upper()}"
+    labels_of_nnunet = {"ED": 1, "NCR/NET": 2, "ET": 3, "RC": 4}
+    for case in source.cases:
+        images = dataset / ("imagesTr" if case.is_training else "imagesTs")
+        first = images / f"{case.name}_0000.nii.gz"
+        for number, channel in enumerate(("T1", "T1ce", "T2", "FLAIR")):
+            before = voxels(case.files[channel][0])
+            if edition == "msd":
+                before = before[("FLAIR", "T1", "T1ce", "T2").index(channel)]
+            written = images / f"{case.name}_{number:04d}.nii.gz"
+            np.testing.assert_array_equal(voxels(written), before, strict=True)
+            assert geometry(written) == geometry(first)
+        if edition != "msd":
+            assert geometry(first) == geometry(case.files["T1"][0])
+        if case.is_training:
+            before = voxels(case.files["seg"][0])
+            labels = dataset / "labelsTr" / f"{case.name}.nii.gz"
+            after = voxels(labels)
+            assert after.dtype == np.uint8
+            assert geometry(labels) == geometry(first) == geometry(case.files["seg"][0])
+            np.testing.assert_array_equal(after == 0, before == 0)
+            for tissue, label in source.edition.labels.items():
+                np.testing.assert_array_equal(after == labels_of_nnunet[tissue], before == label)
+    num_training = sum(case.is_training for case in source.cases)
+    assert len(list((dataset / "imagesTr").iterdir())) == 4 * num_training
+    assert len(list((dataset / "labelsTr").iterdir())) == num_training
+    others = 4 * (len(source.cases) - num_training)
+    assert len(list(dataset.glob("imagesTs/*"))) == others
+    assert sorted(path.name for path in raw.iterdir()) == [dataset.name, f"{dataset.name}_findings.csv"]
+    assert {path.name for path in dataset.iterdir()} - {"imagesTs"} == {
+        "dataset.json",
+        "imagesTr",
+        "labelsTr",
+        "splits_final.json",
+    }
+
+
+@pytest.mark.parametrize(("edition", "has_cavity"), [("2020", False), ("2024", True), ("msd", False)])
+@pytest.mark.usefixtures("in_this_process")
+def test_dataset_json_has_regions_edition_names_and_label_order(edition, has_cavity, raw, tmp_path):
+    release = write_phantom(tmp_path / "release", edition)
+    convert_brats(release, 7, "Glioma", edition)
+    description = json.loads((raw / "Dataset007_Glioma" / "dataset.json").read_text())
+    assert description["channel_names"] == {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}
+    regions = {"background": 0, "whole_tumor": [1, 2, 3], "tumor_core": [2, 3], "enhancing_tumor": [3]}
+    order = {"ED": 1, "NCR/NET": 2, "ET": 3}
+    assert description["labels"] == regions | ({"resection_cavity": [4]} if has_cavity else {})
+    assert description["regions_class_order"] == ([1, 2, 3, 4] if has_cavity else [1, 2, 3])
+    assert description["label_order"] == order | ({"RC": 4} if has_cavity else {})
+    assert description["numTraining"] == 2
+    assert description["file_ending"] == ".nii.gz"
+    assert description["edition"] == edition
+    names = [case.name for case in find_cases(release, edition).cases]
+    assert description["source_cases"] == {name: name for name in names}
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_splits_keep_twins_together(raw, tmp_path):
+    convert_brats(write_phantom(tmp_path / "release", "2020", num_cases=10), 7)
+    splits = json.loads((raw / "Dataset007_BraTS2020" / "splits_final.json").read_text())
+    twins = {"BraTS20_Training_004", "BraTS20_Training_005"}  # of one 2019 ID
+    assert [len(twins & set(fold["val"])) for fold in splits].count(2) == 1
+    assert sorted(name for fold in splits for name in fold["val"]) == [
+        f"BraTS20_Training_{number:03d}" for number in range(1, 11)
+    ]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_too_few_patients_get_no_splits_and_are_told_so(raw, tmp_path, capsys):
+    convert_brats(write_phantom(tmp_path / "release"), 7)
+    assert not (raw / "Dataset007_BraTS2021" / "splits_final.json").exists()
+    assert "No splits_final.json: five folds take at least five patients" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_images_that_need_nothing_are_copied_and_plain_ones_compressed_byte_by_byte(raw, tmp_path):
+    release = write_phantom(tmp_path / "release", "2020")
+    convert_brats(release, 7)
+    for case in find_cases(release).cases:
+        for number, channel in enumerate(CHANNELS):
+            (before,) = case.files[channel]
+            (after,) = (raw / "Dataset007_BraTS2020").glob(f"images*/{case.name}_{number:04d}.nii.gz")
+            if before.name.endswith(".gz"):
+                assert after.read_bytes() == before.read_bytes()
+            else:
+                assert gzip.decompress(after.read_bytes()) == before.read_bytes()
+                assert after.read_bytes()[3:8] == bytes(5)  # no file name, no time
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_symlinks_are_absolute_and_only_for_what_needs_no_rewriting(raw, tmp_path, monkeypatch):
+    release = write_phantom(tmp_path / "release", "2020")
+    monkeypatch.chdir(tmp_path)
+    convert_brats(Path("release"), 7, symlink=True)
+    for case in find_cases(release).cases:
+        for number, channel in enumerate(CHANNELS):
+            (after,) = (raw / "Dataset007_BraTS2020").glob(f"images*/{case.name}_{number:04d}.nii.gz")
+            (before,) = case.files[channel]
+            assert after.is_symlink() == before.name.endswith(".gz")
+            if after.is_symlink():
+                assert os.readlink(after) == str(before)
+            np.testing.assert_array_equal(voxels(after), voxels(before))
+    assert not any(path.is_symlink() for path in raw.glob("*/labelsTr/*"))
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_headers_within_the_tolerance_become_the_first_modalitys(raw, tmp_path):
+    """nnU-Net takes no images of different spacing, however little it is."""
+    release = write_phantom(tmp_path / "release")
+    file = release / "BraTS2021_00000" / "BraTS2021_00000_t2.nii.gz"
+    image = read(file)
+    image.SetSpacing((1, 1, 1.0005))
+    SimpleITK.WriteImage(image, str(file))
+    convert_brats(release, 7, symlink=True)
+    images = raw / "Dataset007_BraTS2021" / "imagesTr"
+    assert geometry(images / "BraTS2021_00000_0002.nii.gz") == geometry(images / "BraTS2021_00000_0000.nii.gz")
+    np.testing.assert_array_equal(voxels(images / "BraTS2021_00000_0002.nii.gz"), SimpleITK.GetArrayFromImage(image))
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_real_mri_in_brats_names_is_converted_and_its_turned_header_repaired(raw, tmp_path, capsys):
+    """Crops of real brains: as they lie they align, mirrored they do not."""
+    release = tmp_path / "release"
+    for patient in ("07", "19", "26"):
+        case = f"BraTS20_Training_0{patient}"
+        (release / case).mkdir(parents=True)
+        for name in ("t1", "t1ce", "t2", "flair", "seg"):
+            shutil.copy(OPEN_MS / f"patient{patient}_{name}.nii.gz", release / case / f"{case}_{name}.nii.gz")
+    turned = {"BraTS20_Training_007": "t2", "BraTS20_Training_019": "seg"}
+    for case, name in turned.items():
+        file = release / case / f"{case}_{name}.nii.gz"
+        image = read(file)
+        image.SetDirection(RAS)
+        SimpleITK.WriteImage(image, str(file))
+    mirrored = release / "BraTS20_Training_026" / "BraTS20_Training_026_seg.nii.gz"
+    image = SimpleITK.GetImageFromArray(np.flip(voxels(mirrored), 2).copy())
+    image.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    SimpleITK.WriteImage(image, str(mirrored))
+
+    convert_brats(release, 7, fix_headers=True, skip_bad=True)
+    output = capsys.readouterr().out
+    assert "BraTS20_Training_007  repaired  header " in output
+    assert "BraTS20_Training_019  repaired  header " in output
+    assert "BraTS20_Training_026  error     geometry " in output
+    dataset = raw / "Dataset007_BraTS2020"
+    assert sorted(path.name for path in (dataset / "labelsTr").iterdir()) == [f"{case}.nii.gz" for case in turned]
+    for case in turned:
+        for number, name in enumerate(("t1", "t1ce", "t2", "flair")):
+            written = dataset / "imagesTr" / f"{case}_{number:04d}.nii.gz"
+            np.testing.assert_array_equal(voxels(written), voxels(release / case / f"{case}_{name}.nii.gz"))
+            assert geometry(written) == geometry(release / case / f"{case}_t1.nii.gz")
+        labels = dataset / "labelsTr" / f"{case}.nii.gz"
+        np.testing.assert_array_equal(voxels(labels), 2 * voxels(release / case / f"{case}_seg.nii.gz"))
+        assert geometry(labels) == geometry(release / case / f"{case}_t1.nii.gz")
+
+
+# What stops it
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_all_findings_are_in_one_table_and_bad_cases_stop_it(raw, tmp_path, capsys):
+    release = write_phantom(tmp_path / "release", num_cases=4, plant=("missing", "outside", "header", "unclaimed"))
+    assert refusal(release) == (
+        "2 of 4 cases have errors, listed above. Mend the files, or repair headers with --fix-headers, or leave them "
+        "out with --skip-bad."
+    )
+    table = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[2:]]
+    rows = [
+        ["case", "severity", "kind"],
+        ["BraTS2021_00000", "error", "missing"],
+        ["BraTS2021_00001", "warning", "outside"],
+        ["BraTS2021_00002", "error", "header"],
+        ["-", "warning", "unclaimed"],
+    ]
+    assert table == rows
+    assert [path.name for path in raw.iterdir()] == ["Dataset007_BraTS2021_findings.csv"]
+    with (raw / "Dataset007_BraTS2021_findings.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert [line[:3] for line in lines] == rows
+    assert "BraTS2021_00000: " not in lines[1][3]
+    assert lines[1][3].startswith("T1ce: no file of that modality")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_skip_bad_leaves_out_cases_with_errors_and_keeps_those_with_warnings(raw, tmp_path, capsys):
+    release = write_phantom(tmp_path / "release", num_cases=3, plant=("labels", "outside"))
+    convert_brats(release, 7, skip_bad=True)
+    dataset = raw / "Dataset007_BraTS2021"
+    assert [path.name[:15] for path in sorted((dataset / "labelsTr").iterdir())] == [
+        "BraTS2021_00001",
+        "BraTS2021_00002",
+    ]
+    assert len(list((dataset / "imagesTr").iterdir())) == 8
+    assert json.loads((dataset / "dataset.json").read_text())["numTraining"] == 2
+    assert "1 of 3 cases have errors and are left out." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_nothing_but_bad_cases_is_no_dataset(raw, tmp_path):
+    release = write_phantom(tmp_path / "release", num_cases=1, plant=("empty",))
+    assert refusal(release, skip_bad=True) == "1 of 1 cases have errors, listed above. Mend the files."
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_fix_headers_writes_the_first_modalitys_and_leaves_voxels_alone(raw, tmp_path, capsys):
+    release = write_phantom(tmp_path / "release", num_cases=1, plant=("header",))
+    convert_brats(release, 7, fix_headers=True)
+    case, images = "BraTS2021_00000", raw / "Dataset007_BraTS2021" / "imagesTr"
+    turned = release / case / f"{case}_t1ce.nii.gz"
+    assert geometry(turned) != geometry(release / case / f"{case}_t1.nii.gz")
+    np.testing.assert_array_equal(voxels(images / f"{case}_0001.nii.gz"), voxels(turned), strict=True)
+    assert geometry(images / f"{case}_0001.nii.gz") == geometry(release / case / f"{case}_t1.nii.gz")
+    assert "BraTS2021_00000  repaired  header" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_fix_headers_does_not_repair_geometry(raw, tmp_path):
+    release = write_phantom(tmp_path / "release", plant=("geometry",))
+    assert refusal(release, fix_headers=True).startswith(
+        "1 of 2 cases have errors, listed above. Mend the files, or leave"
+    )
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_dry_run_checks_and_writes_nothing(raw, tmp_path, capsys):
+    release = write_phantom(tmp_path / "release", num_cases=2, plant=("header",))
+    assert "1 of 2 cases have errors" in refusal(release, dry_run=True)
+    convert_brats(release, 7, dry_run=True, fix_headers=True)
+    output = capsys.readouterr().out
+    assert (
+        f"{release} holds cases of edition 2021, as their names tell: 2 with segmentation (imagesTr, labelsTr), 0"
+        in output
+    )
+    assert f"{raw / 'Dataset007_BraTS2021'} would get 2 with segmentation (imagesTr, labelsTr), 0 without" in output
+    assert "Nothing was written." in output
+    assert list(raw.iterdir()) == []
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_an_existing_dataset_is_replaced_only_on_demand_and_only_by_a_complete_one(raw, tmp_path, monkeypatch):
+    convert_brats(write_phantom(tmp_path / "old", num_cases=2), 7)
+    dataset = raw / "Dataset007_BraTS2021"
+    before = content(dataset)
+    release = write_phantom(tmp_path / "new", num_cases=1)
+    assert refusal(release) == f"{dataset} exists already: replace it with --overwrite, or choose another -d and -n."
+
+    convert_case = convert.convert_case
+    monkeypatch.setattr(convert, "convert_case", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        convert_brats(release, 7, overwrite=True)
+    assert content(dataset) == before
+
+    monkeypatch.setattr(convert, "convert_case", convert_case)
+    convert_brats(release, 7, overwrite=True)
+    assert [path.name for path in (dataset / "labelsTr").iterdir()] == ["BraTS2021_00000.nii.gz"]
+    assert sorted(path.name for path in raw.iterdir()) == [dataset.name, f"{dataset.name}_findings.csv"]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_source_inside_the_dataset_is_not_overwritten(raw):
+    release = write_phantom(raw / "Dataset007_BraTS2021" / "release")
+    message = refusal(release, overwrite=True)
+    assert message == f"{release} lies in {release.parent}, which would be replaced: choose another -d."
+    assert find_cases(release).cases
+
+
+def test_refusals_name_the_way_out(raw, tmp_path, monkeypatch):
+    release = write_phantom(tmp_path / "release")
+    (raw / "Dataset007_Other").mkdir()
+    assert refusal(release) == (
+        "nnU-Net has a dataset with ID 7 already, Dataset007_Other: choose another -d, or -n Other for that one."
+    )
+    assert refusal(release, name="a/b") == "'a/b' is no name for a dataset: give -n letters, digits, _ and - only."
+    assert refusal(release, num_processes=0) == "0 processes can't do anything: give -np at least 1."
+    with pytest.raises(UserError, match=r"^1000 is no dataset ID of nnU-Net: give -d a number from 1 to 999\.$"):
+        convert_brats(release, 1000)
+    with pytest.raises(UserError, match="is named as in 2021, not in 2023"):
+        convert_brats(release, 8, edition="2023")
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
+    assert refusal(release) == (
+        f"nnUNet_raw is {tmp_path / 'absent'}, which is no folder: make it, or set nnUNet_raw to another."
+    )
+    monkeypatch.delenv("nnUNet_raw")
+    assert refusal(release) == (
+        "nnUNet_raw is not set: export nnUNet_raw=FOLDER, where nnU-Net looks for raw datasets."
+    )
+    assert [path.name for path in raw.iterdir()] == ["Dataset007_Other"]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_names_of_2023_and_2024_do_not_tell_the_labels(raw, tmp_path):
+    release = write_phantom(tmp_path / "release", "2024")
+    assert "whose labels differ (2024 has 4 = resection cavity). Say which with --edition." in refusal(release)
+    convert_brats(release, 7, edition="2024")
+
+
+def test_a_full_disk_is_one_message_and_no_file_is_torn(raw, tmp_path):
+    """No file may grow beyond 2 KiB, which SimpleITK does not notice; two need the same header as the others."""
+    release = write_phantom(tmp_path / "release", num_cases=2, plant=("header", "header"))
+    command = Path(sysconfig.get_path("scripts"), "nnunetv2_cfnet")
+    result = subprocess.run(
+        [command, "convert_brats", release, "-d", "7", "-np", "1", "--fix-headers"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048)),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(raw.glob("Dataset007*/"))
+    for written in raw.rglob("*.nii.gz"):
+        assert count_non_finite(written) == 0
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_splits_of_an_earlier_conversion_are_warned_of(raw, tmp_path, monkeypatch, capsys):
+    older = tmp_path / "preprocessed" / "Dataset007_BraTS2021" / "splits_final.json"
+    older.parent.mkdir(parents=True)
+    older.write_text("[]")
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    convert_brats(write_phantom(tmp_path / "release", num_cases=6), 7)
+    assert f"{older} is of an earlier conversion: remove it before you plan" in capsys.readouterr().out
+    shutil.copy(raw / "Dataset007_BraTS2021" / "splits_final.json", older)
+    convert_brats(tmp_path / "release", 7, overwrite=True)
+    assert "earlier conversion" not in capsys.readouterr().out
+
+
+# Interruptions
+
+
+SLOW = """
+import signal, sys, time
+from pathlib import Path
+from nnunetv2_cfnet.data import convert, parallel
+
+def convert_case(case, **options):
+    while case.name == sys.argv[2] and not Path(sys.argv[1], "..", "go").exists():
+        time.sleep(0.02)
+    WHOLE(case, **options)
+
+class Executor(parallel.ProcessPoolExecutor):
+    def shutdown(self, **options):
+        Path(sys.argv[1], "..", "stopping").touch()
+        super().shutdown(**options)
+
+WHOLE = convert.convert_case
+convert.convert_case = convert_case
+parallel.ProcessPoolExecutor = Executor
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        convert.convert_brats(Path(sys.argv[1]), 7, num_processes=1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def start_and_wait(script: Path, release: Path, stuck: str, until: Callable[[], bool]) -> subprocess.Popen:
+    """A conversion in processes of its own that gets stuck at a case."""
+    script.write_text(SLOW)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(release), stuck],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that a signal can go to all of its processes, as Ctrl-C does
+    )
+    wait_for(until, process)
+    return process
+
+
+def wait_for(until: Callable[[], bool], process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while not until():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail("".join(process.communicate()))
+        time.sleep(0.02)
+
+
+def worker_of(process: subprocess.Popen) -> int:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (worker,) = [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+    return worker
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for worker processes in /proc")
+def test_a_killed_conversion_goes_on_where_it_was_and_leaves_no_worker(raw, tmp_path, capsys):
+    release = write_phantom(tmp_path / "release", "2020", num_cases=3)
+    unfinished = raw / ".Dataset007_BraTS2020.unfinished"
+    done = [unfinished / "labelsTr" / f"BraTS20_Training_00{number}.nii.gz" for number in (1, 2)]
+    process = start_and_wait(
+        tmp_path / "slow.py", release, "BraTS20_Training_003", lambda: all(path.exists() for path in done)
+    )
+    worker = worker_of(process)
+    process.kill()
+    process.communicate()  # which ends when the worker, too, has closed its output
+    assert not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text()
+    assert not list(raw.glob("Dataset*_BraTS2020"))
+    written = {path.name: path.stat().st_mtime_ns for path in unfinished.rglob("*.nii.gz")}
+    assert len(written) >= 10
+    # what a file being written leaves
+    (unfinished / ".in_work" / ".1.BraTS20_Training_003_0000.nii.gz").write_bytes(b"torn")
+
+    convert_brats(release, 7, num_processes=1)
+    dataset = raw / "Dataset007_BraTS2020"
+    assert f"Going on in {unfinished}, which an interrupted run left." in capsys.readouterr().out
+    after = {path.name: path.stat().st_mtime_ns for path in dataset.rglob("*.nii.gz")}
+    assert {name: after[name] for name in written} == written
+    assert len(after) == 3 * 5 + 4
+    resumed = content(dataset)
+    convert_brats(release, 7, overwrite=True, num_processes=1)
+    assert content(dataset) == resumed
+    assert sorted(path.name for path in raw.iterdir()) == [dataset.name, f"{dataset.name}_findings.csv"]
+
+
+def test_ctrl_c_keeps_what_is_done_and_shows_no_traceback(raw, tmp_path):
+    release = write_phantom(tmp_path / "release", num_cases=2)
+    unfinished = raw / ".Dataset007_BraTS2021.unfinished"
+    script = tmp_path / "slow.py"
+    first = unfinished / "labelsTr" / "BraTS2021_00000.nii.gz"
+    process = start_and_wait(script, release, "BraTS2021_00001", first.exists)
+    stopping = tmp_path / "stopping"
+    stopping.unlink()  # of the checks
+    os.killpg(process.pid, signal.SIGINT)
+    wait_for(stopping.exists, process)
+    (tmp_path / "go").touch()  # the case at hand is finished first
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert f"{unfinished} is kept: the same command goes on there." in errors
+    assert first.exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_another_conversion_starts_anew_and_says_so(raw, tmp_path, capsys, monkeypatch):
+    release = write_phantom(tmp_path / "release")
+    finish = convert._finish
+    monkeypatch.setattr(convert, "_finish", lambda target: None)
+    convert_brats(release, 7)
+    (label,) = raw.glob(".Dataset007_BraTS2021.unfinished/labelsTr/*0.nii.gz")
+    before = label.stat().st_mtime_ns
+    capsys.readouterr()
+
+    convert_brats(release, 7)
+    assert "Going on in" in capsys.readouterr().out
+    assert label.stat().st_mtime_ns == before
+
+    convert_brats(release, 7, symlink=True)
+    anew = f"{label.parents[1]} is left of a run with other files, edition or options: starting anew."
+    assert anew in capsys.readouterr().out
+    assert label.stat().st_mtime_ns != before
+
+    (release / "BraTS2021_00000" / "BraTS2021_00000_t1.nii.gz").touch()
+    monkeypatch.setattr(convert, "_finish", finish)
+    convert_brats(release, 7, symlink=True)
+    assert anew in capsys.readouterr().out
+
+
+def test_a_worker_that_is_killed_is_an_error_with_a_way_out(raw, tmp_path):
+    release = write_phantom(tmp_path / "release", num_cases=1)
+    source = find_cases(release)
+    with pytest.raises(UserError, match=r"A process was killed while checking, most likely for want of memory: .* -np"):
+        convert.in_parallel(kill_itself, source.cases, 1, "checking")
+
+
+def kill_itself(case: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_worker_processes_give_results_in_order_and_import_no_torch(tmp_path):
+    code = (
+        "import sys; from nnunetv2_cfnet.data import checks, convert, splits\n"
+        "print(sorted({'torch', 'nnunetv2', 'sklearn'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    release = write_phantom(tmp_path / "release", num_cases=5)
+    cases = find_cases(release).cases
+    assert convert.in_parallel(name_of, cases, 2, "naming") == [case.name for case in cases]
+
+
+def name_of(case: object) -> str:
+    assert not {"torch", "nnunetv2"} & set(sys.modules)
+    return case.name
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_nnunet_accepts_the_dataset(raw, tmp_path, monkeypatch, capsys):
+    """By nnUNetv2_plan_and_preprocess --verify_dataset_integrity, here with threads for its processes."""
+    from nnunetv2.experiment_planning import verify_dataset_integrity as nnunet
+
+    convert_brats(write_phantom(tmp_path / "release", "2024", num_cases=5), 7, edition="2024")
+    capsys.readouterr()
+    monkeypatch.setattr(nnunet.multiprocessing, "get_context", lambda method: multiprocessing.dummy)
+    nnunet.verify_dataset_integrity(str(raw / "Dataset007_BraTS2024"), 1)
+    output = capsys.readouterr().out
+    assert "verify_dataset_integrity Done." in output
+    assert "Error:" not in output
+    assert "arning" not in output
+
+
+# Labels
+
+
+@pytest.mark.parametrize("edition", EDITIONS.values(), ids=EDITIONS)
+def test_the_label_mapping_is_invertible_and_regions_are_nested(edition):
+    values = [0, *edition.labels.values()]
+
+    @given(arrays(np.uint8, (3, 4, 5), elements=st.sampled_from(values)))
+    def holds(segmentation: np.ndarray) -> None:
+        ours = edition.to_nnunet(segmentation)
+        np.testing.assert_array_equal(edition.from_nnunet(ours), segmentation)
+        np.testing.assert_array_equal(ours == 0, segmentation == 0)
+        masks = {name: np.isin(ours, labels) for name, labels in edition.regions.items()}
+        assert not (masks["enhancing_tumor"] & ~masks["tumor_core"]).any()
+        assert not (masks["tumor_core"] & ~masks["whole_tumor"]).any()
+        np.testing.assert_array_equal(masks["enhancing_tumor"], segmentation == edition.labels["ET"])
+        np.testing.assert_array_equal(masks["whole_tumor"] & ~masks["tumor_core"], segmentation == edition.labels["ED"])
+        if "RC" in edition.labels:
+            np.testing.assert_array_equal(masks["resection_cavity"], segmentation == edition.labels["RC"])
+            assert not (masks["resection_cavity"] & masks["whole_tumor"]).any()
+
+    holds()

@@ -1,0 +1,600 @@
+"""`export_brats`: labels, names and geometry of submissions, small enhancing tumour, and what is refused."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+from nnunetv2_cfnet.data import export
+
+from nnunetv2_cfnet.brats.editions import EDITIONS
+from nnunetv2_cfnet.brats.export import export_brats, read_label_order
+from nnunetv2_cfnet.brats.sources import find_cases
+from nnunetv2_cfnet.commands.import_weights import LABELS
+from nnunetv2_cfnet.demo.brats_phantom import make_phantom
+from nnunetv2_cfnet.demo.phantom import REGIONS, REGIONS_CLASS_ORDER
+from nnunetv2_cfnet.errors import UserError
+
+SHAPE = (3, 4, 5)
+# Worked out by hand from the releases' descriptions.
+LABELS_OF_EDITIONS = {
+    "2018": {"NCR/NET": 1, "ED": 2, "ET": 4},
+    "2019": {"NCR/NET": 1, "ED": 2, "ET": 4},
+    "2020": {"NCR/NET": 1, "ED": 2, "ET": 4},
+    "2021": {"NCR/NET": 1, "ED": 2, "ET": 4},
+    "2023": {"NCR/NET": 1, "ED": 2, "ET": 3},
+    "2024": {"NCR/NET": 1, "ED": 2, "ET": 3, "RC": 4},
+    "msd": {"ED": 1, "NCR/NET": 2, "ET": 3},
+}
+REGIONS_OF_OURS = {"background": 0, "whole_tumor": [1, 2, 3], "tumor_core": [2, 3], "enhancing_tumor": [3]}
+REGIONS_OF_NNUNET = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}
+# dataset.json of a model, and the tissue that each of its values is.
+MODELS = {
+    "ours": (
+        {
+            "labels": REGIONS_OF_OURS,
+            "regions_class_order": [1, 2, 3],
+            "label_order": {"ED": 1, "NCR/NET": 2, "ET": 3},
+        },
+        {1: "ED", 2: "NCR/NET", 3: "ET"},
+    ),
+    "ours of 2024": (
+        {
+            "labels": {**REGIONS_OF_OURS, "resection_cavity": [4]},
+            "regions_class_order": [1, 2, 3, 4],
+            "label_order": {"ED": 1, "NCR/NET": 2, "ET": 3, "RC": 4},
+        },
+        {1: "ED", 2: "NCR/NET", 3: "ET", 4: "RC"},
+    ),
+    "ours without the key": (
+        {"labels": {**REGIONS_OF_OURS, "resection_cavity": [4]}, "regions_class_order": [1, 2, 3, 4]},
+        {1: "ED", 2: "NCR/NET", 3: "ET", 4: "RC"},
+    ),
+    "nnU-Net's Dataset137_BraTS21": (
+        {"labels": REGIONS_OF_NNUNET, "regions_class_order": [1, 2, 3]},
+        {1: "ED", 2: "NCR/NET", 3: "ET"},
+    ),
+    "nnU-Net's Dataset226_BraTS2024": (
+        {"labels": {"background": 0, "NETC": 1, "SNFH": 2, "ET": 3, "RC": 4}},
+        {1: "NCR/NET", 2: "ED", 3: "ET", 4: "RC"},
+    ),
+    "import_weights": ({"labels": LABELS}, {1: "NCR/NET", 2: "ED", 3: "ET"}),
+    "phantom": (
+        {"labels": {"background": 0, **REGIONS}, "regions_class_order": REGIONS_CLASS_ORDER},
+        {1: "ED", 2: "NCR/NET", 3: "ET"},
+    ),
+    "MSD": (
+        {"labels": {"background": 0, "edema": 1, "non-enhancing tumor": 2, "enhancing tumour": 3}},
+        {1: "ED", 2: "NCR/NET", 3: "ET"},
+    ),
+    "regions over BraTS's own order": (
+        {
+            "labels": {"background": 0, "Whole Tumour": [1, 2, 3], "TC": [1, 3], "ET": 3, "ignore": 4},
+            "regions_class_order": [2, 1, 3],
+        },
+        {1: "NCR/NET", 2: "ED", 3: "ET"},
+    ),
+    "a core in two parts, as in 2015": (
+        {"labels": {"background": 0, "Necrosis": 1, "Oedema": 2, "Nonenhancing tumour": 3, "Enhancing tumour": 4}},
+        {1: "NCR/NET", 2: "ED", 3: "NCR/NET", 4: "ET"},
+    ),
+}
+BY_NAME = {"labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3}}
+
+
+def write_image(array: np.ndarray, file: Path, origin: tuple[float, ...] = (0.0, -239.0, 0.0)) -> None:
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetOrigin(origin)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(image, str(file), True)
+
+
+def write_predictions(folder: Path, cases: dict[str, np.ndarray], dataset_json: dict) -> Path:
+    """As nnUNetv2_predict leaves them."""
+    for case, array in cases.items():
+        write_image(array, folder / f"{case}.nii.gz")
+    folder.mkdir(exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", **dataset_json}))
+    (folder / "plans.json").write_text("{}")
+    return folder
+
+
+def with_enhancing(num_voxels: int, start: int = 0) -> np.ndarray:
+    """Label 3 in so many voxels, from the start-th on, and one voxel of oedema (2)."""
+    array = np.zeros(SHAPE, dtype=np.uint8)
+    array.flat[start : start + num_voxels] = 3
+    array.flat[-1] = 2
+    return array
+
+
+def read(file: Path) -> np.ndarray:
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
+
+
+def refuse(tmp_path: Path, **arguments) -> str:
+    """The message of an export that writes nothing."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as error:
+        export_brats(**{"predictions": tmp_path / "predictions", "out": tmp_path / "out", **arguments})
+    assert sorted(tmp_path.rglob("*")) == before
+    return str(error.value)
+
+
+@pytest.mark.parametrize("edition", LABELS_OF_EDITIONS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_models_tissues_get_every_editions_labels(tmp_path, model, edition):
+    dataset_json, tissues = MODELS[model]
+    labels = LABELS_OF_EDITIONS[edition]
+    values = [0] + [value for value, tissue in tissues.items() if tissue in labels]
+    array = np.resize(np.array(values, dtype=np.uint8), SHAPE)
+    predictions = write_predictions(tmp_path / "predictions", {"case": array}, dataset_json)
+    export_brats(predictions, tmp_path / "out", edition=edition)
+    expected = [0 if value == 0 else labels[tissues[value]] for value in values]
+    written = read(tmp_path / "out" / "case.nii.gz")
+    assert written.dtype == np.uint8
+    np.testing.assert_array_equal(written, np.resize(expected, SHAPE))
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_a_releases_segmentations_come_back_voxel_for_voxel(tmp_path, edition):
+    """There with to_nnunet, under numbers for names and with another origin, and back with the source beside it."""
+    make_phantom(tmp_path / "release", edition, num_cases=3, shape=(16, 20, 18))
+    cases = find_cases(tmp_path / "release", edition).cases
+    arrays, source_cases = {}, {}
+    for number, case in enumerate(cases):
+        source_cases[f"case_{number}"] = case.name
+        arrays[f"case_{number}"] = (
+            EDITIONS[edition].to_nnunet(read(case.files["seg"][0]))
+            if case.is_training
+            else np.ones((16, 20, 18), dtype=np.uint8)
+        )
+    dataset_json = {**MODELS["ours of 2024"][0], "edition": edition, "source_cases": source_cases}
+    predictions = write_predictions(tmp_path / "predictions", arrays, dataset_json)
+    export_brats(predictions, tmp_path / "out", like=tmp_path / "release")
+
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{case.name}.nii.gz" for case in cases]
+    for case in (case for case in cases if case.is_training):
+        source = SimpleITK.ReadImage(str(case.files["seg"][0]))
+        written = SimpleITK.ReadImage(str(tmp_path / "out" / f"{case.name}.nii.gz"))
+        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(written), SimpleITK.GetArrayFromImage(source))
+        assert written.GetPixelID() == SimpleITK.sitkUInt8
+        for property_of in (
+            SimpleITK.Image.GetOrigin,
+            SimpleITK.Image.GetSpacing,
+            SimpleITK.Image.GetDirection,
+            SimpleITK.Image.GetSize,
+        ):
+            assert property_of(written) == property_of(source)
+
+
+def test_the_sources_geometry_replaces_another_and_it_is_said(tmp_path, capsys):
+    name = "BraTS20_Validation_001"
+    turned = SimpleITK.GetImageFromArray(np.zeros(SHAPE, dtype=np.int16))
+    turned.SetOrigin((-1.0, 2.0, 3.0))
+    turned.SetSpacing((1.0, 1.0, 2.0))
+    turned.SetDirection((-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
+    (tmp_path / "release" / name).mkdir(parents=True)
+    SimpleITK.WriteImage(turned, str(tmp_path / "release" / name / f"{name}_t1.nii"))
+    predictions = write_predictions(tmp_path / "predictions", {name: with_enhancing(2)}, BY_NAME)
+    export_brats(predictions, tmp_path / "out", like=tmp_path / "release")
+    written = SimpleITK.ReadImage(str(tmp_path / "out" / f"{name}.nii.gz"))
+    assert written.GetOrigin() == (-1.0, 2.0, 3.0)
+    assert written.GetSpacing() == (1.0, 1.0, 2.0)
+    assert written.GetDirection() == (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)
+    assert (
+        "1 predictions lie elsewhere than their source, whose geometry is written "
+        f"({name}: spacing (1, 1, 1) against (1, 1, 2), " in capsys.readouterr().out
+    )
+
+
+def test_without_a_source_the_predictions_own_geometry_stays(tmp_path, capsys):
+    predictions = write_predictions(tmp_path / "predictions", {"BraTS2021_00001": with_enhancing(2)}, BY_NAME)
+    export_brats(predictions, tmp_path / "out")
+    written = SimpleITK.ReadImage(str(tmp_path / "out" / "BraTS2021_00001.nii.gz"))
+    assert written.GetOrigin() == (0.0, -239.0, 0.0)
+    output = capsys.readouterr().out
+    assert "dataset.json: 1 = NCR/NET, 2 = ED, 3 = ET. Edition 2021: 1 = NCR/NET, 2 = ED, 4 = ET." in output
+    assert f"1 cases are in {tmp_path / 'out'}" in output
+
+
+def test_the_zip_holds_all_files_and_nothing_else(tmp_path):
+    arrays = {f"BraTS2021_0000{i}": with_enhancing(i) for i in (1, 2)}
+    predictions = write_predictions(tmp_path / "predictions", arrays, BY_NAME)
+    (predictions / "._BraTS2021_00001.nii.gz").write_bytes(b"a Mac's shadow file")
+    export_brats(predictions, tmp_path / "out", zip_archive=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.zip", "predictions"]
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["BraTS2021_00001.nii.gz", "BraTS2021_00002.nii.gz"]
+        for name in archive.namelist():
+            assert archive.read(name) == (tmp_path / "out" / name).read_bytes()
+
+
+def test_an_interrupted_export_leaves_nothing_behind(tmp_path, monkeypatch):
+    predictions = write_predictions(tmp_path / "predictions", {"BraTS2021_00001": with_enhancing(2)}, BY_NAME)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "_write_zip", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_brats(predictions, tmp_path / "out", zip_archive=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions"]
+
+
+def test_torch_is_not_imported():
+    command = "import sys, nnunetv2_cfnet.brats.export; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
+
+
+# Labels that do not tell
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0, "whole tumor": [1, 2, 3], "enhancing tumor": [3]},  # 1 and 2 may be oedema or core
+        {
+            "background": 0,
+            "tumor core": 1,
+            "whole tumor": 2,
+            "enhancing tumor": 3,
+        },  # no regions: they exclude each other
+        {"background": 0, "lesion": 1},
+        {"background": 0, "edema": 1, "core": 2, "enhancing tumor": 3},
+        {"background": 0},
+        ["edema"],
+        None,
+    ],
+)
+def test_labels_that_do_not_tell_the_tissues_are_refused(tmp_path, labels):
+    write_predictions(tmp_path / "predictions", {"case": with_enhancing(2)}, {"labels": labels})
+    message = refuse(tmp_path, edition="2020")
+    assert f"{tmp_path / 'predictions' / 'dataset.json'}: its labels {json.dumps(labels)} do not tell" in message
+    assert "Understood are tissues by name (edema, ED, SNFH;" in message
+    assert '"label_order": {"ED": 1, "NCR/NET": 2, "ET": 3}' in message
+
+
+def test_a_class_order_that_contradicts_the_regions_is_refused(tmp_path):
+    dataset_json = {"labels": REGIONS_OF_NNUNET, "regions_class_order": [2, 1, 3]}
+    write_predictions(tmp_path / "predictions", {"case": with_enhancing(2)}, dataset_json)
+    assert "regions_class_order [2, 1, 3] writes other values than the regions" in refuse(tmp_path, edition="2020")
+
+
+@pytest.mark.parametrize("class_order", [3, True, None, {"1": 1}, "123", [1, "2", 3], [1, [2], 3]])
+def test_a_class_order_that_is_no_list_of_labels_is_refused(tmp_path, class_order):
+    dataset_json = {"labels": REGIONS_OF_NNUNET, "regions_class_order": class_order}
+    write_predictions(tmp_path / "predictions", {"case": with_enhancing(2)}, dataset_json)
+    assert (
+        f"{tmp_path / 'predictions' / 'dataset.json'}: regions_class_order is {json.dumps(class_order)}; it must list "
+        "the labels of the regions, such as [1, 2, 3]. Copy the file from the model folder."
+    ) in refuse(tmp_path, edition="2020")
+
+
+@pytest.mark.parametrize("order", [{"ED": 1, "core": 2}, {"ED": 1, "ET": 1}, {"ED": 0}, {"ED": [1]}, {}, [1, 2]])
+def test_a_label_order_that_is_none_is_refused(order):
+    with pytest.raises(
+        UserError, match=r"dataset.json: label_order is .*; it must give tissues \(ED, NCR/NET, ET, RC\)"
+    ):
+        read_label_order({"labels": REGIONS_OF_NNUNET, "label_order": order}, Path("dataset.json"))
+
+
+# Folders, files and editions that are refused
+
+
+def test_no_predictions_and_no_dataset_json_are_refused(tmp_path):
+    folder = tmp_path / "predictions"
+    assert f"{folder} is no folder: give the one that nnUNetv2_predict wrote." in refuse(tmp_path)
+    folder.mkdir()
+    assert f"{folder / 'dataset.json'} does not exist. Copy it there from the model folder." in refuse(tmp_path)
+    (folder / "dataset.json").write_text("{torn")
+    assert f"{folder / 'dataset.json'} is no JSON" in refuse(tmp_path)
+    write_predictions(folder, {}, BY_NAME)
+    assert f"{folder} holds no predictions (files ending in .nii.gz)." in refuse(tmp_path)
+
+
+def test_an_out_with_something_in_it_is_left_alone(tmp_path):
+    write_predictions(tmp_path / "predictions", {"BraTS2021_00001": with_enhancing(2)}, BY_NAME)
+    (tmp_path / "out.zip").write_text("mine")
+    assert f"{tmp_path / 'out.zip'} exists already" in refuse(tmp_path, zip_archive=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "note.txt").write_text("mine")
+    assert f"{tmp_path / 'out'} exists and is no empty folder: choose another one for -o" in refuse(tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("share", [0, 0.5, 0.98])
+def test_a_torn_prediction_is_refused(tmp_path, ending, share):
+    """SimpleITK itself reads most of them without a word."""
+    predictions = write_predictions(tmp_path / "predictions", {}, {**BY_NAME, "file_ending": ending})
+    torn = predictions / f"BraTS2021_00001{ending}"
+    write_image(np.random.default_rng(0).integers(0, 4, SHAPE).astype(np.uint8), torn)
+    content = torn.read_bytes()
+    torn.write_bytes(content[: int(share * len(content))])
+    message = refuse(tmp_path)
+    assert message.startswith(f"{torn} can't be read: ")
+    assert message.endswith(". Make it again, or remove it.")
+
+
+def test_a_value_that_is_no_label_is_refused(tmp_path):
+    array = with_enhancing(2)
+    array[0, 0, :2] = 4, 9
+    write_predictions(tmp_path / "predictions", {"BraTS2021_00001": array}, BY_NAME)
+    assert (
+        f"{tmp_path / 'predictions' / 'BraTS2021_00001.nii.gz'} has the values 4, 9, which are no labels of its "
+        "dataset.json (1 = NCR/NET, 2 = ED, 3 = ET)" in refuse(tmp_path)
+    )
+
+
+def test_probabilities_and_slices_are_no_segmentations(tmp_path):
+    write_predictions(tmp_path / "predictions", {"BraTS2021_00001": with_enhancing(2)[0]}, BY_NAME)
+    assert "BraTS2021_00001.nii.gz is no segmentation in three dimensions: its size is (5, 4)" in refuse(tmp_path)
+    write_predictions(tmp_path / "predictions", {"BraTS2021_00001": np.full(SHAPE, 0.5, np.float32)}, BY_NAME)
+    assert "has the values 0.5, which are no labels" in refuse(tmp_path)
+
+
+def test_a_tissue_without_a_label_in_the_edition_is_refused(tmp_path):
+    array = with_enhancing(2)
+    array[1, 1, 1] = 4
+    dataset_json = MODELS["nnU-Net's Dataset226_BraTS2024"][0]
+    write_predictions(tmp_path / "predictions", {"BraTS-GLI-00001-100": array}, dataset_json)
+    message = refuse(tmp_path, edition="2023")
+    assert "BraTS-GLI-00001-100.nii.gz has RC, for which edition 2023 has no label" in message
+    export_brats(tmp_path / "predictions", tmp_path / "out", edition="2024")
+
+
+def test_an_edition_that_nothing_tells_is_asked_for(tmp_path):
+    folder = tmp_path / "predictions"
+    write_predictions(folder, {"BraTS-GLI-00001-100": with_enhancing(2)}, BY_NAME)
+    assert "named as in 2023 and 2024" in refuse(tmp_path)
+    assert "--edition 2022 is none of 2018, 2019" in refuse(tmp_path, edition="2022")
+    write_predictions(folder, {}, {**BY_NAME, "edition": "2022"})
+    assert "dataset.json: edition 2022 is none of 2018, 2019" in refuse(tmp_path)
+
+
+def test_a_model_of_another_edition_than_the_cases_asks_whose_labels(tmp_path):
+    dataset_json = {**BY_NAME, "edition": "2020"}
+    write_predictions(tmp_path / "predictions", {"BraTS-GLI-00001-000": with_enhancing(2)}, dataset_json)
+    message = refuse(tmp_path)
+    assert "trained on edition 2020, and BraTS-GLI-00001-000 is named as in 2023 or 2024. Say with --edition" in message
+    export_brats(tmp_path / "predictions", tmp_path / "out", edition="2023")
+    assert read(tmp_path / "out" / "BraTS-GLI-00001-000.nii.gz").max() == 3
+
+
+def test_source_names_that_clash_or_leave_the_folder_are_refused(tmp_path):
+    arrays = {"a": with_enhancing(1), "b": with_enhancing(2)}
+    write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": "b"}})
+    assert "would both be written as b.nii.gz: mend source_cases" in refuse(tmp_path, edition="2020")
+    write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": "../a"}})
+    assert "'../a', the source's name of a, is no file name" in refuse(tmp_path, edition="2020")
+    write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": ""}})
+    assert "'', the source's name of a, is no file name. Mend it in source_cases." in refuse(tmp_path, edition="2020")
+
+
+@pytest.mark.parametrize("source_cases", [["a"], "a", None, {"a": 1}, {"a": None}, {"elsewhere": ["a"]}])
+def test_source_cases_that_give_no_names_are_refused(tmp_path, source_cases):
+    dataset_json = {**BY_NAME, "source_cases": source_cases}
+    write_predictions(tmp_path / "predictions", {"a": with_enhancing(1)}, dataset_json)
+    message = refuse(tmp_path, edition="2020")
+    assert f"{tmp_path / 'predictions' / 'dataset.json'}: source_cases must give each case the source's name" in message
+    assert "Copy the file from the model folder, or remove source_cases from it." in message
+
+
+@pytest.mark.parametrize("ending", [1, None, [".nii.gz"], "", "nii.gz"])
+def test_a_file_ending_that_is_none_is_refused(tmp_path, nnunet, ending):
+    model = write_cross_validation(nnunet, FIVE_CASES)
+    for folder, arguments in ((model, {"et_threshold": "auto", "cv": model}), (tmp_path / "predictions", {})):
+        file = folder / "dataset.json"
+        file.write_text(json.dumps({**BY_NAME, "file_ending": ending}))
+        assert f'{file}: file_ending is {json.dumps(ending)}; it must be the ending of the files, ".nii.gz".' in refuse(
+            tmp_path, **arguments
+        )
+
+
+def test_predictions_and_source_must_be_the_same_cases_in_the_same_shape(tmp_path):
+    release = tmp_path / "release"
+    first, second = "BraTS20_Validation_001", "BraTS20_Validation_002"
+    write_predictions(tmp_path / "predictions", {first: with_enhancing(2)}, BY_NAME)
+    t1 = np.zeros(SHAPE, dtype=np.int16)
+    write_image(t1, release / second / f"{second}_t1.nii.gz")
+    message = refuse(tmp_path, like=release)
+    assert f"1 predictions without a case in {release}: {first}. Give --like the folder" in message
+    write_image(t1[:2], release / first / f"{first}_t1.nii.gz")
+    assert f"1 cases of {release} without a prediction: {second}. Give --like" in refuse(tmp_path, like=release)
+    (release / second / f"{second}_t1.nii.gz").unlink()
+    assert f"{first}.nii.gz has 5 x 4 x 3 voxels, its source has 5 x 4 x 2." in refuse(tmp_path, like=release)
+    (release / first / f"{first}_t1.nii.gz").write_bytes(b"torn")
+    assert f"{first}_t1.nii.gz can't be read" in refuse(tmp_path, like=release)
+    (release / first / f"{first}_t1.nii.gz").rename(release / first / f"{first}_t2.nii.gz")
+    assert f"{first} has no T1 to take the geometry from" in refuse(tmp_path, like=release)
+
+
+# Small enhancing tumour
+
+
+def test_enhancing_tumour_below_the_threshold_becomes_core(tmp_path, capsys):
+    volumes = {f"BraTS2021_0000{voxels}": voxels for voxels in (0, 3, 4, 5)}
+    arrays = {case: with_enhancing(voxels) for case, voxels in volumes.items()}
+    predictions = write_predictions(tmp_path / "predictions", arrays, BY_NAME)
+    export_brats(predictions, tmp_path / "out", et_threshold=4)
+    counts = {}
+    for case in volumes:
+        written = read(tmp_path / "out" / f"{case}.nii.gz")
+        counts[case] = [int((written == label).sum()) for label in (1, 2, 4)]
+    assert counts == {
+        "BraTS2021_00000": [0, 1, 0],
+        "BraTS2021_00003": [3, 1, 0],
+        "BraTS2021_00004": [0, 1, 4],
+        "BraTS2021_00005": [0, 1, 5],
+    }
+    assert "Enhancing tumour below 4 voxels was relabelled NCR/NET in 1 cases." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("threshold", [None, 0, 1])
+def test_no_threshold_changes_nothing(tmp_path, threshold):
+    predictions = write_predictions(tmp_path / "predictions", {"BraTS2021_00001": with_enhancing(1)}, BY_NAME)
+    export_brats(predictions, tmp_path / "out", et_threshold=threshold)
+    assert (read(tmp_path / "out" / "BraTS2021_00001.nii.gz") == 4).sum() == 1
+
+
+def test_threshold_and_model_folder_go_together(tmp_path):
+    assert "--et-threshold auto needs --cv MODEL_FOLDER" in refuse(tmp_path, et_threshold="auto")
+    for threshold in (None, 5):
+        message = refuse(tmp_path, et_threshold=threshold, cv=tmp_path)
+        assert f"--cv {tmp_path} is used by --et-threshold auto only" in message
+    assert "--et-threshold -1: give a number of voxels" in refuse(tmp_path, et_threshold=-1)
+
+
+@pytest.fixture
+def nnunet(tmp_path, monkeypatch) -> Path:
+    """nnU-Net's folders, and predictions to be exported: 3 and 5 voxels of enhancing tumour."""
+    root = tmp_path / "nnunet"
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(root / variable))
+    arrays = {f"BraTS2021_0000{voxels}": with_enhancing(voxels) for voxels in (3, 5)}
+    write_predictions(tmp_path / "predictions", arrays, BY_NAME)
+    return root
+
+
+def write_cross_validation(
+    root: Path, cases: dict[str, tuple[np.ndarray, np.ndarray]], labels: str = "nnUNet_preprocessed/{}/gt_segmentations"
+) -> Path:
+    """A model of two folds, predictions and references by case, in the order of import_weights (3 = ET)."""
+    dataset = "Dataset021_Small"
+    model = root / "nnUNet_results" / dataset / "nnUNetTrainerCFNet__nnUNetPlans__3d_fullres"
+    for number, (case, (prediction, reference)) in enumerate(cases.items()):
+        write_image(prediction, model / f"fold_{number % 2}" / "validation" / f"{case}.nii.gz")
+        write_image(reference, root / labels.format(dataset) / f"{case}.nii.gz")
+    (model / "dataset.json").write_text(json.dumps({**BY_NAME, "file_ending": ".nii.gz"}))
+    (model / "plans.json").write_text(json.dumps({"dataset_name": dataset}))
+    return model
+
+
+# Dice 0 and 1 without; 8/9; 1; 0 and 1 without; 1.
+FIVE_CASES = {
+    "false_3": (with_enhancing(3), with_enhancing(0)),
+    "good_4": (with_enhancing(4), with_enhancing(5)),
+    "both_empty": (with_enhancing(0), with_enhancing(0)),
+    "false_8": (with_enhancing(8), with_enhancing(0)),
+    "perfect_6": (with_enhancing(6), with_enhancing(6)),
+}
+
+
+@pytest.mark.parametrize("labels", ["nnUNet_preprocessed/{}/gt_segmentations", "nnUNet_raw/{}/labelsTr"])
+def test_auto_chooses_the_best_mean_dice(nnunet, tmp_path, capsys, labels):
+    """By hand: off (0 + 8/9 + 1 + 0 + 1) / 5 = 0.5778; below 4 0.7778; below 5 0.6; below 7 0.4; below 9 0.6."""
+    model = write_cross_validation(nnunet, FIVE_CASES, labels)
+    export_brats(tmp_path / "predictions", tmp_path / "out", et_threshold="auto", cv=model)
+    output = capsys.readouterr().out
+    assert (
+        "Mean ET Dice of 5 cross-validation cases is 0.5778 without a threshold, 0.7778 with 4 voxels, the best one. "
+        "This is in-sample: chosen and measured on the same cases" in output
+    )
+    assert "Enhancing tumour below 4 voxels was relabelled NCR/NET in 1 cases." in output
+    assert (read(tmp_path / "out" / "BraTS2021_00003.nii.gz") == 1).sum() == 3
+    assert (read(tmp_path / "out" / "BraTS2021_00005.nii.gz") == 4).sum() == 5
+
+
+def test_auto_takes_the_smallest_of_equal_thresholds(nnunet):
+    """A prediction of 5 voxels that misses counts 0 with and without: 6 is as good as 4."""
+    cases = {"false_3": FIVE_CASES["false_3"], "missed_5": (with_enhancing(5), with_enhancing(5, start=10))}
+    assert export.choose_threshold(write_cross_validation(nnunet, cases)) == 4
+
+
+def test_auto_stays_off_where_nothing_is_gained(nnunet, tmp_path, capsys):
+    cases = {
+        "missed_5": (with_enhancing(5), with_enhancing(5, start=10)),
+        "overlooked": (with_enhancing(0), with_enhancing(7)),
+        "perfect_6": FIVE_CASES["perfect_6"],
+    }
+    model = write_cross_validation(nnunet, cases)
+    export_brats(tmp_path / "predictions", tmp_path / "out", et_threshold="auto", cv=model)
+    assert "is 0.3333 without a threshold, and no threshold raises it." in capsys.readouterr().out
+    assert (read(tmp_path / "out" / "BraTS2021_00003.nii.gz") == 4).sum() == 3
+
+
+def test_auto_reads_the_models_own_label_order(nnunet):
+    """Where 2 is ET, label 3 is a thing of no interest."""
+    model = write_cross_validation(nnunet, FIVE_CASES)
+    (model / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ED": 1, "ET": 2, "NCR": 3}}))
+    assert export.choose_threshold(model) == 0  # one voxel in each, all of them right
+
+
+def test_auto_names_missing_folds_and_labels(nnunet, tmp_path, monkeypatch):
+    def refused(model: Path) -> str:
+        return refuse(tmp_path, et_threshold="auto", cv=model)
+
+    assert "dataset.json does not exist. Give --cv the model folder" in refused(nnunet)
+    model = write_cross_validation(nnunet, FIVE_CASES)
+    dataset = nnunet / "nnUNet_preprocessed" / "Dataset021_Small"
+    label = dataset / "gt_segmentations" / "false_8.nii.gz"
+    write_image(with_enhancing(1)[:2], label)
+    message = refused(model)
+    assert "fold_1/validation/false_8.nii.gz and its label" in message
+    assert "differ in shape, (3, 4, 5) and (2, 4, 5)" in message
+    label.unlink()
+    assert f"1 cross-validation predictions have no label in {label.parent}, such as {model}/fold_1" in refused(model)
+
+    write_image(with_enhancing(1), label)
+    (model / "fold_1" / "validation" / "good_4.nii.gz").rename(model / "fold_1" / "good_4.nii.gz")
+    message = refused(model)
+    assert f"{model}: 1 of 5 cases have no cross-validation prediction, such as good_4. Train the missing" in message
+    splits = [{"train": [], "val": sorted(FIVE_CASES.keys() - {"good_4"})}]
+    (dataset / "splits_final.json").write_text(json.dumps(splits))
+    assert export.choose_threshold(model) == 4  # what no split leaves out is not missed
+    write_image(with_enhancing(1), model / "fold_1" / "validation" / "false_3.nii.gz")
+    assert "false_3.nii.gz: a cross-validation predicts each case once" in refused(model)
+
+    for fold in model.glob("fold_*"):
+        fold.rename(fold.with_name(f"old_{fold.name}"))
+    write_image(with_enhancing(1), model / "fold_all" / "validation" / "false_3.nii.gz")
+    assert f"{model} has no cross-validation predictions (fold_*/validation/*.nii.gz)" in refused(model)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('[{"train": [], "val": ["a"', "is no JSON (Expecting"),
+        ("", "is no JSON (Expecting"),
+        ('[{"train": ["a"]}]', 'does not list cases under "val" in each of its splits.'),
+        ('[{"val": null}]', 'does not list cases under "val"'),
+        ('[{"val": [1]}]', 'does not list cases under "val"'),
+        ('[{"val": [["a"]]}]', 'does not list cases under "val"'),
+        ('{"train": [], "val": []}', 'does not list cases under "val"'),
+        ('["val"]', 'does not list cases under "val"'),
+        ("5", 'does not list cases under "val"'),
+    ],
+)
+def test_auto_names_splits_that_are_none(nnunet, tmp_path, content, problem):
+    model = write_cross_validation(nnunet, FIVE_CASES)
+    splits_file = nnunet / "nnUNet_preprocessed" / "Dataset021_Small" / "splits_final.json"
+    splits_file.write_text(content)
+    message = refuse(tmp_path, et_threshold="auto", cv=model)
+    assert message.startswith(f"{splits_file} {problem}")
+    assert message.endswith("Put the file there that the model was trained with.")
+
+
+def test_auto_names_plans_whose_dataset_has_no_name(nnunet, tmp_path):
+    model = write_cross_validation(nnunet, FIVE_CASES)
+    (model / "plans.json").write_text('{"dataset_name": 21}')
+    message = refuse(tmp_path, et_threshold="auto", cv=model)
+    assert f"{model / 'plans.json'}: dataset_name is 21, no name. Copy it from where the model was trained." in message
+
+
+def test_auto_says_where_it_looked_for_labels(nnunet, tmp_path, monkeypatch):
+    model = write_cross_validation(nnunet, FIVE_CASES, labels="elsewhere/{}")
+    monkeypatch.delenv("nnUNet_raw")
+    message = refuse(tmp_path, et_threshold="auto", cv=model)
+    assert "The labels of Dataset021_Small" in message
+    assert f"nothing in {nnunet / 'nnUNet_preprocessed' / 'Dataset021_Small' / 'gt_segmentations'}" in message
+    assert "nnUNet_raw is not set" in message
+
+
+def test_auto_finds_the_dataset_by_the_folder_above_without_plans(nnunet):
+    model = write_cross_validation(nnunet, FIVE_CASES)
+    (model / "plans.json").unlink()
+    assert export.choose_threshold(model) == 4

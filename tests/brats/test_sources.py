@@ -1,0 +1,292 @@
+"""Releases of empty files: what find_cases finds of each layout, what it refuses, and whose cases they are."""
+
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_cfnet.brats.editions import CHANNELS, EDITIONS
+from nnunetv2_cfnet.brats.sources import find_cases
+from nnunetv2_cfnet.brats.splits import make_splits
+from nnunetv2_cfnet.errors import UserError
+
+CONTENTS = (*CHANNELS, "seg")
+FIRST, SECOND = "BraTS20_Training_001", "BraTS20_Training_002"
+
+
+def touch(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def add_case(parent: Path, name: str, edition: str = "2020", ending: str = ".nii.gz") -> Path:
+    """A case's files, right in the folder."""
+    touch(*(parent / f"{name}{suffix}{ending}" for suffix in EDITIONS[edition].suffixes.values()))
+    return parent
+
+
+def found(folder: Path, edition: str = "auto") -> dict[str, dict[str, list[str]]]:
+    """Files of each case by content, below the folder; every one must belong to a case."""
+    source = find_cases(folder, edition)
+    assert source.unclaimed == []
+    return {
+        case.name: {content: [str(file.relative_to(folder)) for file in files] for content, files in case.files.items()}
+        for case in source.cases
+    }
+
+
+def patients(folder: Path, edition: str = "auto") -> dict[str, str]:
+    return {case.name: case.patient for case in find_cases(folder, edition).cases}
+
+
+def unclaimed(folder: Path, edition: str) -> list[str]:
+    return [path.name for path in find_cases(folder, edition).unclaimed]
+
+
+NAMES = {
+    "2018": ("Brats18_CBICA_AAB_1", "Brats18_TCIA01_131_1"),
+    "2019": ("BraTS19_CBICA_AAB_1", "BraTS19_2013_0_1"),
+    "2020": (FIRST, "BraTS20_Validation_001", "BraTS20_Testing_001"),
+    "2021": ("BraTS2021_00000", "BraTS2021_01666"),
+    "2023": ("BraTS-GLI-00000-000", "BraTS-SSA-00002-000"),
+    "2024": ("BraTS-GLI-00005-100", "BraTS-GLI-02062-102"),
+}
+LAYOUTS = {
+    "a folder for each case": "{name}",
+    "flat": "",
+    "by grade": "HGG/{name}",
+    "nested deeper": "MICCAI/MICCAI_BraTS_TrainingData/{name}",
+}
+
+
+@pytest.mark.parametrize("edition", NAMES)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_cases_are_found_in_every_layout(layout, edition, tmp_path):
+    for name in NAMES[edition]:
+        add_case(tmp_path / layout.format(name=name), name, edition)
+    cases = find_cases(tmp_path, edition)
+    assert [case.name for case in cases.cases] == sorted(NAMES[edition])
+    for case in cases.cases:
+        parent = tmp_path / layout.format(name=case.name)
+        suffixes = EDITIONS[edition].suffixes
+        assert case.files == {content: [parent / f"{case.name}{suffixes[content]}.nii.gz"] for content in CONTENTS}
+    assert cases.unclaimed == []
+    assert cases.edition.name == edition
+
+
+@pytest.mark.parametrize("edition", ["2018", "2019", "2020", "2021"])
+def test_the_edition_is_told_from_names(edition, tmp_path):
+    for name in NAMES[edition]:
+        add_case(tmp_path, name, edition)
+    assert find_cases(tmp_path).edition.name == edition
+
+
+def test_t1_is_not_t1ce(tmp_path):
+    touch(tmp_path / f"{FIRST}_t1ce.nii.gz", tmp_path / f"{SECOND}_t1.nii.gz")
+    assert found(tmp_path) == {FIRST: {"T1ce": [f"{FIRST}_t1ce.nii.gz"]}, SECOND: {"T1": [f"{SECOND}_t1.nii.gz"]}}
+
+
+def test_nii_and_nii_gz_mix(tmp_path):
+    touch(tmp_path / f"{FIRST}_t1.nii", tmp_path / f"{FIRST}_t2.nii.gz")
+    assert found(tmp_path) == {FIRST: {"T1": [f"{FIRST}_t1.nii"], "T2": [f"{FIRST}_t2.nii.gz"]}}
+
+
+def test_a_file_in_a_folder_of_its_own_name(tmp_path):
+    touch(tmp_path / f"{FIRST}_t1.nii" / "00000_brain_t1.nii", tmp_path / f"{FIRST}_seg.nii.gz" / "final.nii.gz")
+    assert found(tmp_path) == {
+        FIRST: {"T1": [f"{FIRST}_t1.nii/00000_brain_t1.nii"], "seg": [f"{FIRST}_seg.nii.gz/final.nii.gz"]}
+    }
+
+
+def test_the_segmentation_that_kept_its_earlier_name(tmp_path):
+    name = "BraTS20_Training_355"
+    touch(tmp_path / name / f"{name}_t1.nii", tmp_path / name / "W39_1998.09.19_Segm.nii")
+    assert found(tmp_path)[name]["seg"] == [f"{name}/W39_1998.09.19_Segm.nii"]
+
+
+def test_what_macos_adds_is_left_out(tmp_path):
+    add_case(tmp_path / FIRST, FIRST)
+    expected = found(tmp_path)
+    add_case(tmp_path / "__MACOSX" / SECOND, SECOND)
+    add_case(tmp_path / ".Trashes", SECOND)
+    touch(tmp_path / FIRST / f"._{FIRST}_t1.nii.gz", tmp_path / f"._{FIRST}_seg.nii.gz" / f"{FIRST}_seg.nii.gz")
+    (tmp_path / "__MACOSX" / "name_mapping.csv").write_text("no table")
+    assert found(tmp_path) == expected
+
+
+def test_4d_files_of_msd(tmp_path):
+    touch(*(tmp_path / "Task01" / f for f in ("imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz")))
+    touch(tmp_path / "Task01" / "imagesTs" / "BRATS_485.nii.gz", tmp_path / "Task01" / "BRATS_002.nii.gz")
+    source = find_cases(tmp_path)
+    train, test = source.cases
+    assert source.edition.name == "msd"
+    assert (train.name, train.is_training, test.name, test.is_training) == ("BRATS_001", True, "BRATS_485", False)
+    assert all(train.files[channel] == [tmp_path / "Task01" / "imagesTr" / "BRATS_001.nii.gz"] for channel in CHANNELS)
+    assert source.unclaimed == [tmp_path / "Task01" / "BRATS_002.nii.gz"]
+
+
+def test_duplicates_are_all_kept(tmp_path):
+    add_case(tmp_path / "HGG" / FIRST, FIRST)
+    touch(tmp_path / "more" / f"{FIRST}_t1.nii", tmp_path / "more" / f"{FIRST}_t1.nii.gz")
+    assert found(tmp_path)[FIRST]["T1"] == [
+        f"HGG/{FIRST}/{FIRST}_t1.nii.gz",
+        f"more/{FIRST}_t1.nii",
+        f"more/{FIRST}_t1.nii.gz",
+    ]
+
+
+def test_links_are_followed(tmp_path):
+    """To the release, a case, a file and a table; one that leads back ends there."""
+    store, release = tmp_path / "store", tmp_path / "release"
+    add_case(store / "a", FIRST)
+    add_case(store / "b", SECOND)
+    touch(store / "file.nii.gz")
+    (store / "tables").mkdir()
+    (store / "tables" / "name_mapping.csv").write_text(f"Grade,A_ID,B_ID\nLGG,{FIRST},{SECOND}\n")
+    release.mkdir()
+    for link, target in ((FIRST, "a"), (SECOND, "b"), ("tables", "tables")):
+        (release / link).symlink_to(store / target, target_is_directory=True)
+    (release / "BraTS20_Training_003_t1.nii.gz").symlink_to(store / "file.nii.gz")
+    (store / "a" / "back").symlink_to(release, target_is_directory=True)
+    (tmp_path / "link").symlink_to(release, target_is_directory=True)
+    for folder in (release, tmp_path / "link"):
+        cases = found(folder)
+        assert list(cases) == [FIRST, SECOND, "BraTS20_Training_003"]
+        assert all(cases[name]["T1"] == [f"{name}/{name}_t1.nii.gz"] for name in (FIRST, SECOND))
+        assert [case.grade for case in find_cases(folder).cases] == ["LGG", "LGG", None]
+        assert len(set(patients(folder).values())) == 2
+
+
+def test_other_names_are_unclaimed_where_some_are_of_the_edition(tmp_path):
+    name = "BraTS2021_00001"
+    add_case(tmp_path / name, name, "2021")
+    expected = found(tmp_path)
+    touch(tmp_path / name / f"{name}_brain_seg.nii.gz", tmp_path / "x_seg" / "readme.nii.gz", tmp_path / "mine_t1.nii")
+    for edition in ("auto", "2021"):
+        source = find_cases(tmp_path, edition)
+        assert [case.name for case in source.cases] == [name]
+        assert list(source.cases[0].files.values()) == [
+            [tmp_path / path for path in paths] for paths in expected[name].values()
+        ]
+        assert unclaimed(tmp_path, edition) == [f"{name}_brain_seg.nii.gz", "mine_t1.nii", "readme.nii.gz"]
+
+
+def test_any_name_will_do_where_none_is_of_brats(tmp_path):
+    add_case(tmp_path / "hospital", "patient_7", "2021")
+    touch(tmp_path / "hospital" / "notes.nii.gz")
+    assert [case.name for case in find_cases(tmp_path, "2021").cases] == ["patient_7"]
+    assert unclaimed(tmp_path, "2021") == ["notes.nii.gz"]
+    with pytest.raises(UserError, match="holds no cases with BraTS names; say what they are with --edition"):
+        find_cases(tmp_path)
+
+
+def test_several_editions_are_refused(tmp_path):
+    add_case(tmp_path, FIRST)
+    add_case(tmp_path, SECOND)
+    add_case(tmp_path, "BraTS2021_00000", "2021")
+    listing = rf"several editions \(2021: 1, as BraTS2021_00000; 2020: 2, as {FIRST}\)\. Give one of them a folder of"
+    with pytest.raises(UserError, match=listing):
+        find_cases(tmp_path)
+    with pytest.raises(UserError, match=rf"{FIRST} \(and 1 more\) is named as in 2020, not in 2021"):
+        find_cases(tmp_path, "2021")
+
+
+def test_2023_and_2024_must_be_told_apart_by_the_user(tmp_path):
+    add_case(tmp_path, "BraTS-GLI-00005-100", "2024")
+    with pytest.raises(UserError, match=r"as in 2023 and 2024 \(BraTS-GLI-00005-100\).*Say which with --edition"):
+        find_cases(tmp_path)
+    assert find_cases(tmp_path, "2023").edition.name == "2023"
+
+
+@pytest.mark.parametrize("edition", ["2018", "2021", "2024", "msd"])
+def test_a_wrong_edition_is_refused(edition, tmp_path):
+    add_case(tmp_path, FIRST)
+    with pytest.raises(UserError, match=rf"{FIRST} \(and 0 more\) is named as in 2020, not in {edition}\. Choose"):
+        find_cases(tmp_path, edition)
+
+
+def test_no_cases_and_no_folder_are_refused(tmp_path):
+    touch(tmp_path / "readme.nii.gz")
+    with pytest.raises(UserError, match="holds no cases with BraTS names"):
+        find_cases(tmp_path)
+    with pytest.raises(UserError, match=r"no cases of edition 2021 \(files ending in _t1, _t1ce, _t2, _flair, _seg\)"):
+        find_cases(tmp_path, "2021")
+    with pytest.raises(UserError, match=r"no cases of edition msd \(files ending in imagesTr/ and labelsTr/"):
+        find_cases(tmp_path, "msd")
+    with pytest.raises(UserError, match=r"nowhere is no folder: give the one that the release was unpacked to"):
+        find_cases(tmp_path / "nowhere")
+
+
+def test_grades_come_from_folders_and_else_from_the_table(tmp_path):
+    names = [f"BraTS20_Training_{number:03d}" for number in range(1, 6)]
+    for name, parent in zip(names, ("HGG", "lgg", "", "", ""), strict=True):
+        add_case(tmp_path / parent / name, name)
+    (tmp_path / "name_mapping.csv").write_text(
+        f"Grade,BraTS_2020_subject_ID\nLGG,{names[0]}\n LGG ,{names[2]}\nNA,{names[3]}\n"
+    )
+    assert [case.grade for case in find_cases(tmp_path).cases] == ["HGG", "LGG", "LGG", None, None]
+
+
+@pytest.mark.parametrize("edition", ["2023", "2024"])
+@pytest.mark.parametrize("tumour", ["GLI", "SSA"])
+def test_time_points_of_a_patient_stay_in_one_fold(tumour, edition, tmp_path):
+    for patient in range(6):
+        for time in range(3):
+            add_case(tmp_path, f"BraTS-{tumour}-{patient:05d}-{time:03d}", edition)
+    cases = find_cases(tmp_path, edition).cases
+    assert len({case.patient for case in cases}) == 6
+    splits = make_splits(cases)
+    assert splits is not None
+    for fold in splits:
+        assert not {name[:-4] for name in fold["train"]} & {name[:-4] for name in fold["val"]}
+        assert len(fold["train"]) + len(fold["val"]) == 18
+
+
+def test_time_points_until_2019_share_a_patient(tmp_path):
+    for name in ("BraTS19_CBICA_AAB_1", "BraTS19_CBICA_AAB_2", "BraTS19_CBICA_AAC_1"):
+        add_case(tmp_path, name, "2019")
+    assert len(set(patients(tmp_path).values())) == 2
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_name_mapping_merges_patients_transitively(delimiter, tmp_path):
+    """001 and 002 by two time points of 2019, 003 by an ID of TCGA that 004 links to them; 005 is alone."""
+    for number in range(1, 6):
+        add_case(tmp_path, f"BraTS20_Training_{number:03d}")
+    rows = [
+        ("Grade", " BraTS_2020_subject_ID ", "BraTS_2019_subject_ID", "TCGA_TCIA_subject_ID", "Note"),
+        ("HGG", "BraTS20_Training_001", "BraTS19_CBICA_AAB_1", "NA", "same"),
+        ("HGG", " BraTS20_Training_002", "BraTS19_CBICA_AAB_2", "", "same"),
+        ("HGG", "BraTS20_Training_003", "NA", "TCGA-02-0006 ", "same"),
+        ("HGG", "BraTS20_Training_004", "BraTS19_CBICA_AAB_3", "TCGA-02-0006", "same"),
+        ("HGG", "BraTS20_Training_005"),
+    ]
+    text = "\n".join(delimiter.join(row) for row in rows)
+    (tmp_path / "name_mapping.csv").write_text(text, encoding="utf-8-sig")
+    *merged, alone = patients(tmp_path).values()
+    assert len(set(merged)) == 1
+    assert alone not in merged
+
+
+@pytest.mark.parametrize("none", ["NA", "N/A", "nan", "NaN", "none", "None", "-", "", "  ", " na ", '""'])
+def test_no_id_is_no_patient(none, tmp_path):
+    add_case(tmp_path, FIRST)
+    add_case(tmp_path, SECOND)
+    (tmp_path / "name_mapping.csv").write_text(f"Grade,A_ID,B_ID\nHGG,{none},{FIRST}\nHGG,{none},{SECOND}\n")
+    assert patients(tmp_path) == {FIRST: FIRST, SECOND: SECOND}
+
+
+def test_a_name_mapping_that_cannot_be_read_is_refused(tmp_path):
+    add_case(tmp_path, FIRST)
+    table = tmp_path / "tables" / "name_mapping.csv"
+    table.parent.mkdir()
+    table.write_text("Grade,A_ID\n", encoding="utf-16")
+    with pytest.raises(
+        UserError, match=r"tables/name_mapping.csv is not UTF-8 .*: save it as a CSV in UTF-8, or take it"
+    ):
+        find_cases(tmp_path)
+    for header in ("Grade,subject", "Grade|A_ID|B", ""):
+        table.write_text(f"{header}\nHGG,{FIRST}\n")
+        with pytest.raises(UserError, match=r"tables/name_mapping.csv has no column whose name ends in _ID") as error:
+            find_cases(tmp_path)
+        assert repr(header) in str(error.value)

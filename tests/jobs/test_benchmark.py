@@ -1,0 +1,197 @@
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunetv2_cfnet import cli
+from nnunetv2_cfnet.demo.phantom import write_dataset
+from nnunetv2_cfnet.jobs import benchmark as module
+from nnunetv2_cfnet.jobs import steps
+
+DATASET = "Dataset001_Phantom"
+PLANS = {"configurations": {"3d_fullres": {"data_identifier": "nnUNetPlans_3d_fullres"}}}
+CFNET, UNET = "nnUNetTrainerCFNet_5epochs", "nnUNetTrainer_5epochs"
+
+
+class FakeNnunet:
+    """Stands in for `steps.run_command` and the comparison: notes what is run and leaves what nnU-Net would leave."""
+
+    def __init__(self, root: Path) -> None:
+        self.commands: list[str] = []
+        self.root = root
+        self.results: list[str] = []
+        self.fails_at: str | None = None  # a part of the command, whose training stops half-way
+        self.compared: dict | None = None
+
+    def __call__(self, command, environment, log, on_line) -> int:
+        name, *arguments = Path(command[0]).name, *command[1:]
+        self.commands.append(" ".join((name, *arguments)))
+        preprocessed = self.root / "nnUNet_preprocessed" / DATASET
+        if name == "nnUNetv2_extract_fingerprint":
+            preprocessed.mkdir(parents=True)
+            (preprocessed / "dataset_fingerprint.json").touch()
+        elif name == "nnUNetv2_plan_experiment":
+            plans = "nnUNetResEncUNetMPlans" if "-pl" in arguments else "nnUNetPlans"
+            (preprocessed / f"{plans}.json").write_text(json.dumps(PLANS))
+        elif name == "nnUNetv2_preprocess":
+            data = preprocessed / "nnUNetPlans_3d_fullres"
+            data.mkdir()
+            for label in (self.root / "nnUNet_raw" / DATASET / "labelsTr").iterdir():
+                (data / label.name.replace(".nii.gz", ".pkl")).touch()
+        elif name == "nnUNetv2_train":
+            self.results.append(environment["nnUNet_results"])
+            _, configuration, fold, _, trainer, _, plans, *_ = arguments
+            folder = Path(
+                environment["nnUNet_results"], DATASET, f"{trainer}__{plans}__{configuration}", f"fold_{fold}"
+            )
+            (folder / "validation").mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(folder / "checkpoint_latest.pth", "w") as checkpoint:
+                checkpoint.writestr("data.pkl", "weights")
+            if self.fails_at and self.fails_at in self.commands[-1]:
+                log.write_text("CUDA out of memory\n")
+                return 1
+            (folder / "validation" / "summary.json").touch()
+        return 0
+
+    def compare(self, dataset_id, configuration, names, **more) -> None:
+        self.compared = {"dataset_id": dataset_id, "configuration": configuration, "names": names, **more}
+
+
+@pytest.fixture
+def nnunet(tmp_path, monkeypatch) -> FakeNnunet:
+    fake = FakeNnunet(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    write_dataset(tmp_path / "nnUNet_raw" / DATASET, 2, 0, seed=0, shape=(20, 20, 20))
+    monkeypatch.setattr(steps, "run_command", fake)
+    monkeypatch.setattr(module, "compare_models", fake.compare)
+    return fake
+
+
+def run(tmp_path: Path, *flags: object, code: int = 0) -> None:
+    given = ("-d", 1, "-o", tmp_path / "out", *flags)
+    assert cli.main(["benchmark", *map(str, given)]) == code
+
+
+def test_plans_preprocesses_trains_and_compares(nnunet, tmp_path):
+    run(tmp_path, "--epochs", 5, "--folds", 0, 1, "-np", 3)
+    models = [(CFNET, "nnUNetPlans"), (UNET, "nnUNetPlans"), (UNET, "nnUNetResEncUNetMPlans")]
+    assert nnunet.commands == [
+        "nnUNetv2_extract_fingerprint -d 1 --verify_dataset_integrity",
+        "nnUNetv2_plan_experiment -d 1",
+        "nnUNetv2_plan_experiment -pl nnUNetPlannerResEncM -d 1",
+        "nnUNetv2_preprocess -d 1 -plans_name nnUNetPlans -c 3d_fullres",  # once: the plans share their data
+        *(
+            f"nnUNetv2_train 1 3d_fullres {fold} -tr {trainer} -p {plans} -device cpu"
+            for trainer, plans in models
+            for fold in (0, 1)
+        ),
+    ]
+    assert nnunet.compared == {
+        "dataset_id": 1,
+        "configuration": "3d_fullres",
+        "names": [f"{trainer}__{plans}" for trainer, plans in models],
+        "folds": [0, 1],
+        "out": tmp_path / "out" / "comparison",
+        "num_processes": 3,
+        "results": [tmp_path / "out" / "replicate_0"],
+    }
+
+
+def test_each_replicate_is_trained_in_its_own_results_folder(nnunet, tmp_path):
+    run(tmp_path, "--epochs", 5, "--folds", 0, "--replicates", 2, "--trainers", "nnUNetTrainerCFNet", "nnUNetTrainer")
+    replicates = [str(tmp_path / "out" / f"replicate_{number}") for number in (0, 1)]
+    assert nnunet.results == [replicates[0]] * 2 + [replicates[1]] * 2
+    assert list(map(str, nnunet.compared["results"])) == replicates
+    assert not (tmp_path / "nnUNet_results").exists()
+
+
+def test_a_stopped_benchmark_goes_on(nnunet, tmp_path, capsys):
+    flags = ("--epochs", 5, "--folds", 0, "--trainers", "nnUNetTrainerCFNet", "nnUNetTrainer")
+    nnunet.fails_at = f"-tr {UNET}"
+    run(tmp_path, *flags, code=2)
+    error = capsys.readouterr().err
+    assert "nnUNetv2_train failed with exit code 1" in error
+    assert "CUDA out of memory" in error
+    assert "the same command continues with this step" in error
+    assert nnunet.compared is None
+    nnunet.commands.clear()
+    nnunet.fails_at = None
+    run(tmp_path, *flags)
+    assert nnunet.commands == [f"nnUNetv2_train 1 3d_fullres 0 -tr {UNET} -p nnUNetPlans -device cpu --c"]
+    assert f"replicate_0, {CFNET}__nnUNetPlans, fold 0 is done already" in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_the_commands_and_does_nothing(nnunet, tmp_path, capsys):
+    run(tmp_path, "--epochs", 5, "--folds", 0)
+    expected, nnunet.compared = [*nnunet.commands], None
+    nnunet.commands.clear()
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    (tmp_path / "nnUNet_preprocessed" / DATASET).rename(tmp_path / "preprocessed")
+    capsys.readouterr()
+    run(tmp_path, "--epochs", 5, "--folds", 0, "--dry-run")
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line.startswith("nnUNetv2")] == expected
+    assert f"export nnUNet_results={tmp_path / 'out' / 'replicate_0'}" in printed
+    assert (nnunet.commands, nnunet.compared) == ([], None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_may_be_for_a_machine_with_a_gpu(nnunet, tmp_path, capsys):
+    run(tmp_path, "--epochs", 5, "-device", "cuda", "--dry-run")
+    assert "-p nnUNetPlans -device cuda\n" in capsys.readouterr().out
+    run(tmp_path, "--epochs", 5, "-device", "cuda", code=2)
+    assert "torch finds no CUDA device here; choose -device cpu (or auto)" in capsys.readouterr().err
+
+
+def test_all_of_nnunets_epochs_have_a_variant_of_either_trainer():
+    for num_epochs in module.EPOCH_VARIANTS:
+        for model in module._models(["nnUNetTrainerCFNet", "nnUNetTrainer"], num_epochs):
+            trainer = module._find_trainer(model.partition("__")[0], num_epochs)
+            assert module._num_epochs(trainer) == num_epochs
+    assert module._models(["nnUNetTrainer"], 1000) == ["nnUNetTrainer__nnUNetPlans"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--epochs", 7), "--epochs 7: nnU-Net has variants for 1, 5, 10, 20, 50, 100, 250, 500, 750, 1000, 2000"),
+        (("--trainers", "nnUNetTrainer"), "--trainers nnUNetTrainer__nnUNetPlans: give two models or more"),
+        (("--trainers", "nnUNetTrainer", "nnUNetTrainer"), "give two models or more, each once"),
+        (("--trainers", "nnUNetTrainer", "Absent"), "nnU-Net finds no trainer Absent."),
+        (("--trainers", "A__B__3d_fullres", "nnUNetTrainer"), "give TRAINER or TRAINER__PLANS"),
+        (
+            ("--trainers", "nnUNetTrainer", "nnUNetTrainerBN", "--epochs", 5),
+            "nnU-Net finds no trainer nnUNetTrainerBN_5epochs: with --epochs 5, take --trainers that have this",
+        ),
+        (("--trainers", "nnUNetTrainer", "nnUNetTrainerCFNet__Mine"), "Mine.json is not there: plan it first"),
+        (
+            ("--trainers", "nnUNetTrainerCFNet", "nnUNetTrainer_5epochs"),
+            "different numbers of epochs (nnUNetTrainerCFNet 1000, nnUNetTrainer_5epochs 5)",
+        ),
+        (
+            ("--trainers", "nnUNetTrainerCFNetPublished", "nnUNetTrainerCFNetPublishedImageNet", "--epochs", 1000),
+            "(nnUNetTrainerCFNetPublished 200, nnUNetTrainerCFNetPublishedImageNet 200), models can't be compared",
+        ),
+        (("-c", "foo"), "-c foo: nnUNetPlans can have 2d, 3d_fullres, 3d_lowres."),
+        (("-np", 0), "0 processes can't do anything: give -np at least 1."),
+        (("--replicates", 0), "--replicates 0: give at least 1."),
+        (("--folds", 1, 1), "--folds 1 1: give each once"),
+        (("-c", "3d_cascade_fullres"), "is trained on predictions of 3d_lowres"),
+        (("-d", 9), "Could not find a dataset with the ID 9"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_run(nnunet, tmp_path, capsys, flags, message):
+    run(tmp_path, *flags, code=2)
+    assert message in capsys.readouterr().err
+    assert nnunet.commands == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_plans_without_the_configuration_are_named(nnunet, tmp_path, capsys):
+    run(tmp_path, "--epochs", 5, "--folds", 0)
+    run(tmp_path, "--epochs", 5, "--folds", 0, "-c", "3d_lowres", code=2)
+    assert "nnUNetPlans.json has no configuration 3d_lowres: choose another one with -c." in capsys.readouterr().err
