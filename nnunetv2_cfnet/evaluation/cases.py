@@ -33,7 +33,7 @@ from tqdm import tqdm
 from nnunetv2_cfnet import __version__
 from nnunetv2_cfnet.errors import NUM_LISTED, UserError, listing_of
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
-from nnunetv2_cfnet.files.json_files import read_json_object, to_json
+from nnunetv2_cfnet.files.json_files import read_dataset_json, to_json
 from nnunetv2_cfnet.files.processes import check_num_processes, run, workers
 from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite
 from nnunetv2_cfnet.files.whole import check_place
@@ -139,24 +139,6 @@ def evaluate(
     progress_file.unlink(missing_ok=True)
     print_table(regions)
     print(f"{len(pairs)} cases. Written: {out / SUMMARY} and {out / PER_CASE}")
-
-
-def read_dataset_json(file: Path, way_out: str) -> dict[str, Any]:
-    """A dataset.json with a file ending.
-
-    Args:
-        way_out: for messages, what to do where it is not there.
-
-    Raises:
-        UserError: it is not there or no such thing.
-    """
-    content = read_json_object(file, way_out)
-    ending = content.get("file_ending")
-    if not isinstance(ending, str) or not ending.startswith("."):
-        raise UserError(
-            f'{file}: file_ending is {json.dumps(ending)}; it must be that of the files, such as ".nii.gz".'
-        )
-    return content
 
 
 def read_labelling(dataset_json: Mapping[str, Any], file: Path) -> Labelling:

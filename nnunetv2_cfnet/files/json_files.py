@@ -39,6 +39,17 @@ def read_json_object(file: Path, way_out: str) -> dict[str, Any]:
     return content
 
 
+def read_dataset_json(file: Path, way_out: str) -> dict[str, Any]:
+    """read_json_object for nnU-Net's dataset.json, which has to name the ending of the dataset's files."""
+    content = read_json_object(file, way_out)
+    ending = content.get("file_ending")
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise UserError(
+            f'{file}: file_ending is {json.dumps(ending)}; it must be that of the files, such as ".nii.gz".'
+        )
+    return content
+
+
 def to_json(content: object, indent: int | None = None) -> str:
     """Strict JSON: paths as text, and null for NaN and infinity, which it has no words for."""
     return json.dumps(_strict(content), indent=indent, allow_nan=False)
