@@ -32,7 +32,7 @@ from nnunetv2_cfnet.files.volumes import (
 ALIGNED_DICE = 0.9
 # .. so much of the segmentation lies in the brain, ..
 ALIGNED_SHARE_INSIDE = 0.95
-# .. and no mirroring fits better (see _aligned), as told by the mutual information of intensities in so many bins.
+# .. and no mirroring fits better (see _aligned) by the mutual information of intensities in so many bins.
 BINS = 32
 
 SHARE_OUTSIDE = 0.05  # of the segmentation, that may lie outside the brain
@@ -103,7 +103,7 @@ def inspect_case(case: SourceCase, edition: Edition) -> Inspection:
 
 
 def check_source(source: Source, inspections: Sequence[Inspection]) -> list[Finding]:
-    """What the cases tell together: equal voxels, lost segmentations, and files that no case claims."""
+    """What only shows across cases: equal voxels, lost segmentations, and files that no case claims."""
     findings = []
     first_with: dict[bytes, str] = {}
     for case, inspection in zip(source.cases, inspections, strict=True):

@@ -2,7 +2,7 @@
 
 Cases are found (sources.py), all checked (checks.py), and only then converted, in `.DatasetXXX_NAME.unfinished` beside
 the dataset's folder, whose leading dot hides it from nnU-Net. It gets its name when it is complete. Every file is
-written elsewhere and moved to where it belongs, so that whatever is there is whole and an interrupted run can go on.
+written elsewhere and moved to where it belongs, so that every file there is whole and an interrupted run can go on.
 
 Worker processes import this module: nothing here imports torch, and nnunetv2 only in functions of the main process.
 """
@@ -203,15 +203,15 @@ def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> 
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     bad = {finding.case for finding in errors}
     good = [case for case in source.cases if case.name not in bad]
-    ways_out = []
+    remedies = []
     if any(finding.kind is Kind.HEADER for finding in errors):
-        ways_out.append("repair headers with --fix-headers")
+        remedies.append("repair headers with --fix-headers")
     if good:
-        ways_out.append("leave them out with --skip-bad")
+        remedies.append("leave them out with --skip-bad")
     if bad and not (skip_bad and good):
         raise UserError(
             f"{len(bad)} of {len(source.cases)} cases have errors, listed above. "
-            f"{', or '.join(['Mend the files', *ways_out])}."
+            f"{', or '.join(['Mend the files', *remedies])}."
         )
     if bad:
         print(f"{len(bad)} of {len(source.cases)} cases have errors and are left out.", flush=True)
@@ -222,7 +222,7 @@ def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> 
 
 
 def _describe_file(path: Path) -> list[str | int]:
-    """What tells that a file of the source changed."""
+    """What differs when a file of the source was changed."""
     status = path.stat()
     return [str(path), status.st_size, status.st_mtime_ns]
 

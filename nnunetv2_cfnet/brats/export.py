@@ -39,7 +39,7 @@ def export_brats(
     """Write predictions with an edition's labels under the source's names, and say what was done.
 
     Args:
-        predictions: a folder that nnUNetv2_predict wrote; its dataset.json tells which label is which tissue.
+        predictions: a folder that nnUNetv2_predict wrote; its dataset.json says which label is which tissue.
         out: must be new or empty; it is there complete or not at all.
         edition: a name of EDITIONS; without it what dataset.json records, or what the case names tell.
         like: the release's cases that were predicted; names are checked against it, and geometry is taken from there.
@@ -48,7 +48,7 @@ def export_brats(
         zip_archive: also write OUT.zip.
 
     Raises:
-        UserError: whatever is wrong with the input; nothing is written then.
+        UserError: something is wrong with the input; nothing is written then.
     """
     out = out.expanduser().resolve()
     archive = out.with_name(f"{out.name}.zip")

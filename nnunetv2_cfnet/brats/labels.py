@@ -42,15 +42,15 @@ TISSUES_OF = {spelling: set(tissues) for tissues, spellings in SPELLINGS.items()
 def read_label_order(dataset_json: dict, file: Path) -> dict[int, str]:
     """The tissue of each label value in predictions.
 
-    It is told by the key "label_order" that convert_brats writes, or else by the names of labels and regions: a value
-    is the one tissue that all the names with it share and, if that leaves several, that no other name has.
+    The key "label_order" gives it, which convert_brats writes. Without the key it follows from the names of labels and
+    regions: a value is the one tissue that all names with it share and, if they share several, that no other name has.
 
     Args:
         dataset_json: of the model that predicted.
         file: where it was read, for messages.
 
     Raises:
-        UserError: the tissue of a value can't be told.
+        UserError: it does not follow from either.
     """
     if "label_order" in dataset_json:
         given = dataset_json["label_order"]

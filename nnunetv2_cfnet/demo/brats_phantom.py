@@ -48,11 +48,7 @@ class Place:
 
 
 def make_phantom(
-    folder: Path,
-    edition: str,
-    num_cases: int,
-    seed: int = 0,
-    shape: tuple[int, int, int] = (24, 28, 24),
+    folder: Path, edition: str, num_cases: int, seed: int = 0, shape: tuple[int, int, int] = (24, 28, 24)
 ) -> list[str]:
     """Write phantom cases in an edition's layout and return the names of those with a segmentation.
 

@@ -138,10 +138,18 @@ def test_splits_keep_twins_together(raw, write_release):
     ]
 
 
-def test_too_few_patients_get_no_splits_and_are_told_so(raw, write_release, capsys):
-    convert_brats(write_release(), 7)
-    assert not (raw / "Dataset007_BraTS2021" / "splits_final.json").exists()
-    assert "No splits_final.json: five folds take at least five patients" in capsys.readouterr().out
+@pytest.mark.parametrize(("num_cases", "has_splits", "fold"), [(6, True, "0"), (2, False, "all")])
+def test_it_ends_with_the_commands_that_train_on_it(num_cases, has_splits, fold, raw, write_release, capsys):
+    """Too few patients for five folds get no splits, and train on all."""
+    convert_brats(write_release(num_cases=num_cases), 7)
+    assert (raw / "Dataset007_BraTS2021" / "splits_final.json").exists() is has_splits
+    output = capsys.readouterr().out
+    assert ("No splits_final.json: five folds take at least five patients" in output) is not has_splits
+    assert output.endswith(
+        "Next:\n"
+        "  nnUNetv2_plan_and_preprocess -d 7 -c 3d_fullres --verify_dataset_integrity\n"
+        f"  nnUNetv2_train 7 3d_fullres {fold} -tr nnUNetTrainerCFNet\n"
+    )
 
 
 def test_images_that_need_nothing_are_copied_and_plain_ones_compressed_byte_by_byte(raw, write_release):
@@ -324,7 +332,7 @@ def test_a_source_inside_the_dataset_is_not_overwritten(raw, write_release):
     assert find_cases(release).cases
 
 
-def test_refusals_name_the_way_out(raw, write_release, tmp_path, monkeypatch):
+def test_refusals_say_what_to_do(raw, write_release, tmp_path, monkeypatch):
     release = write_release()
     (raw / "Dataset007_Other").mkdir()
     assert refusal(release) == (

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
+from defects import read
 
 from nnunetv2_cfnet.brats import enhancing, export
 from nnunetv2_cfnet.brats.editions import EDITIONS
@@ -107,10 +108,6 @@ def with_enhancing(num_voxels: int, start: int = 0) -> np.ndarray:
     array.flat[start : start + num_voxels] = 3
     array.flat[-1] = 2
     return array
-
-
-def read(file: Path) -> np.ndarray:
-    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
 
 
 def refuse(tmp_path: Path, **arguments) -> str:

@@ -24,7 +24,7 @@ def test_results_are_in_the_order_of_the_cases(capsys):
     assert "squaring: 100%" in capsys.readouterr().err
 
 
-def test_a_worker_that_is_killed_is_an_error_with_a_way_out():
+def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():
     with pytest.raises(UserError, match=r"A process was killed while checking, most likely for want of memory: .* -np"):
         in_parallel(kill_itself, [1], 1, "checking")
 
