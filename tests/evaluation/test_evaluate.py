@@ -16,17 +16,12 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from skimage.io import imsave
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.evaluation import evaluate as module
-from nnunetv2_cfnet.evaluation.cases import (
-    PROGRESS,
-    Labelling,
-    Pair,
-    evaluate,
-    evaluate_pairs,
-    read_labelling,
-    summarise,
-)
+from nnunetv2_cfnet.evaluation import cases
+from nnunetv2_cfnet.evaluation.cases import Pair, evaluate_pairs
+from nnunetv2_cfnet.evaluation.evaluate import PROGRESS, evaluate
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
+from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
+from nnunetv2_cfnet.evaluation.summary import summarise
 from nnunetv2_cfnet.files.processes import nothing_more
 
 SHAPE = (5, 6, 7)
@@ -276,15 +271,20 @@ def test_worker_processes_give_the_same_results(folders, tmp_path):
     assert alone["metric_per_case"] == together["metric_per_case"]
 
 
-def test_labels_and_regions_are_what_nnunet_takes_them_for():
+def labelling_of(folder: Path, dataset_json: dict) -> Labelling:
+    write_json(folder, dataset_json)
+    return read_dataset(folder / "dataset.json", "")[1]
+
+
+def test_labels_and_regions_are_what_nnunet_takes_them_for(tmp_path):
     for dataset_json in (REGIONS, LABELS):
         theirs = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
-        ours = read_labelling(dataset_json, Path("dataset.json"))
+        ours = labelling_of(tmp_path, dataset_json)
         expected = theirs.foreground_regions if theirs.has_regions else theirs.foreground_labels
         labels = {(region,) if isinstance(region, int | np.integer) else region for region in expected}
         assert set(ours.regions.values()) == labels
         assert ours.ignore_label == theirs.ignore_label
-    assert read_labelling(REGIONS, Path()).values == [0, 1, 2, 3, 4]
+    assert labelling_of(tmp_path, REGIONS).values == [0, 1, 2, 3, 4]
 
 
 # Going on
@@ -301,7 +301,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(folders, tmp_path, monke
             raise KeyboardInterrupt
         return region_metrics(*arguments)
 
-    monkeypatch.setattr(module, "region_metrics", interrupted)
+    monkeypatch.setattr(cases, "region_metrics", interrupted)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         run(folders, out=out)
@@ -318,7 +318,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(folders, tmp_path, monke
 
 
 def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_path, capsys):
-    labelling = read_labelling(REGIONS, Path())
+    labelling = labelling_of(tmp_path, REGIONS)
     pairs = {case: Pair(*(folder / f"{case}.nii.gz" for folder in folders)) for case in ("case_0", "case_1", "case_2")}
     arguments = {"num_processes": 1, "description": "cases", "progress_file": tmp_path / "progress.jsonl"}
     before = evaluate_pairs(pairs, labelling, REGIONS, **arguments)
@@ -334,10 +334,10 @@ def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_pat
 
 
 def test_a_worker_that_is_killed_is_an_error_with_a_way_out(monkeypatch):
-    monkeypatch.setattr(module, "_use_one_thread", nothing_more)  # without the seconds for torch
+    monkeypatch.setattr(cases, "_use_one_thread", nothing_more)  # without the seconds for torch
     message = "A process was killed while working on cases, most likely for want of memory: .* with a smaller -np"
-    with pytest.raises(UserError, match=message), module._executor(2, "cases") as executor:
-        list(module._results(executor, os._exit, {"case": 1}, "evaluating"))
+    with pytest.raises(UserError, match=message), cases._executor(2, "cases") as executor:
+        list(cases._results(executor, os._exit, {"case": 1}, "evaluating"))
 
 
 # What is refused

@@ -10,8 +10,7 @@ import SimpleITK
 import torch
 
 from nnunetv2_cfnet import cli
-from nnunetv2_cfnet.report import compare as module
-from nnunetv2_cfnet.report import figures
+from nnunetv2_cfnet.report import collect, figures
 from nnunetv2_cfnet.report.comparison import Cost
 
 DATASET = "Dataset007_Cubes"
@@ -66,7 +65,7 @@ def nnunet(tmp_path, monkeypatch) -> Path:
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(figures, "RESOLUTIONS_DPI", (30,))
-    monkeypatch.setattr(module, "measure_cost", lambda *_: Cost(parameters=7, device="cpu, pretended"))
+    monkeypatch.setattr(collect, "measure_cost", lambda *_: Cost(parameters=7, device="cpu, pretended"))
     raw = tmp_path / "nnUNet_raw" / DATASET
     generator = np.random.default_rng(0)
     for case in CASES:
@@ -86,7 +85,7 @@ def run(*flags: object, code: int = 0) -> None:
 
 
 def trained(*more: object, models: tuple[str, ...] = (GOOD, POOR)) -> tuple[object, ...]:
-    return ("-d", 7, "-c", "3d_fullres", "-m", *models, "--folds", 0, 1, *more)
+    return ("-d", 7, "-c", "3d_fullres", "--models", *models, "--folds", 0, 1, *more)
 
 
 def given(root: Path, *more: object) -> tuple[object, ...]:
@@ -162,7 +161,7 @@ def test_replicates_are_averaged_case_by_case(nnunet):
         write_model(nnunet / f"replicate_{number}", POOR, 2)
     results = [nnunet / "replicate_0", nnunet / "replicate_1"]
     out = nnunet / "pooled"
-    module.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=out, num_processes=1, results=results)
+    collect.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=out, num_processes=1, results=results)
     good = json.loads((out / "compare.json").read_text())["models"][0]
     assert good["cases"]["case_0"]["core"]["dice"] == pytest.approx((1 + 1 / 3) / 2)
     first, second = good["replicates"]
@@ -185,7 +184,7 @@ def test_an_empty_region_counts_in_each_replicate_by_itself(nnunet):
             write(without, model / "fold_0" / "validation" / "case_0.nii.gz")
     results = [nnunet / "replicate_0", nnunet / "replicate_1"]
     out = nnunet / "pooled"
-    module.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=out, num_processes=1, results=results)
+    collect.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=out, num_processes=1, results=results)
     core = json.loads((out / "compare.json").read_text())["models"][0]["summary"]["core"]
     assert (core["num_cases"], core["empty_in_reference"], core["empty_in_both"]) == (28, 2, 1)
     assert core["metrics"]["dice"]["brats"]["mean"] == pytest.approx(27 / 28)
@@ -206,7 +205,7 @@ def test_an_interrupted_comparison_goes_on(nnunet, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "measure_cost", fail)
+        patch.setattr(collect, "measure_cost", fail)
         run(*trained(), code=130)
     assert not (nnunet / "cfnet_comparison" / "compare.md").exists()
     run(*trained())
@@ -285,7 +284,7 @@ def break_prediction(root: Path) -> tuple[object, ...]:
         (leak_a_case, "folds 0, 1 predicted 1 cases that they don't leave out by"),
         (block_the_place, "blocked is a file, and a folder is to be written there: choose another -o"),
         (lambda root: [*given(root)[:-1], "absent"], "absent is no folder: give the one with the labels"),
-        (lambda root: (*given(root), "--folds", 0), "give either -d, -c and -m, and --folds, for trained models, or"),
+        (lambda root: (*given(root), "--folds", 0), "give either -d, -c and --models, and --folds, for trained"),
         (lambda _: ("-np", 0, *trained()), "0 processes can't do anything"),
         (lambda _: trained("--folds", 0, 0), "--folds 0 0: give each once."),
         (lambda _: trained(models=(GOOD,)), "A comparison takes two models at least"),
@@ -297,10 +296,10 @@ def break_prediction(root: Path) -> tuple[object, ...]:
         (lambda _: trained(models=(GOOD, "nnUNetTrainer")), "nnUNetTrainer is no model: give TRAINER__PLANS"),
         (
             lambda _: ("-d", 7, "-c", "3d_fullres"),
-            "give either -d, -c and -m, and --folds, for trained models, or",
+            "give either -d, -c and --models, and --folds, for trained models, or",
         ),
-        (lambda root: (*given(root), "-d", 7), "give either -d, -c and -m"),
-        (lambda _: ("-d", 8, "-c", "2d", "-m", GOOD, POOR), "Could not find a dataset with the ID 8"),
+        (lambda root: (*given(root), "-d", 7), "give either -d, -c and --models"),
+        (lambda _: ("-d", 8, "-c", "2d", "--models", GOOD, POOR), "Could not find a dataset with the ID 8"),
     ],
 )
 def test_bad_input_is_named_and_no_report_is_written(nnunet, capsys, break_it, message):
