@@ -156,7 +156,7 @@ def test_flops_that_can_not_be_counted_stop_nothing(make_model, own_folders, mon
     assert found.keys() == {"parameters", "step_peak_bytes", "device"}
 
 
-def test_parameters_and_flops_are_told_where_memory_runs_out(make_model, own_folders, monkeypatch, capsys):
+def test_parameters_and_flops_are_printed_where_memory_runs_out(make_model, own_folders, monkeypatch, capsys):
     def fail(trainer, batch):
         raise MemoryError
 

@@ -163,8 +163,7 @@ def test_holm_is_that_of_statsmodels(num_tests):
     np.testing.assert_allclose(holm(p_values), multitest.multipletests(p_values, method="holm")[1])
 
 
-def test_every_other_model_region_and_metric_with_a_direction_is_tested(make_comparison):
-    comparison = make_comparison(num_models=3)
+def test_every_other_model_region_and_metric_with_a_direction_is_tested(comparison):
     assert len(comparison.tests) == 2 * 3 * 9
     assert {test.metric for test in comparison.tests} == set(TESTED_METRICS)
     assert not {"dice_nnunet", "volume_reference_ml", "volume_prediction_ml"} & set(TESTED_METRICS)
