@@ -224,37 +224,39 @@ def test_an_interrupted_comparison_goes_on(comparisons, monkeypatch, capsys):
     assert "20 of 20 cases of 2 models are taken over from an interrupted run." in capsys.readouterr().out
 
 
+def fold_1(root: Path, model: str) -> Path:
+    return root / "nnUNet_results" / DATASET / f"{model}__3d_fullres" / "fold_1"
+
+
 def break_fold(root: Path) -> tuple[object, ...]:
-    (root / "nnUNet_results" / DATASET / f"{POOR}__3d_fullres" / "fold_1" / "validation" / "summary.json").unlink()
+    (fold_1(root, POOR) / "validation" / "summary.json").unlink()
     return trained()
 
 
 def break_cases(root: Path) -> tuple[object, ...]:
-    validation = root / "nnUNet_results" / DATASET / f"{POOR}__3d_fullres" / "fold_1" / "validation"
-    (validation / "case_3.nii.gz").unlink()
+    (fold_1(root, POOR) / "validation" / "case_3.nii.gz").unlink()
     return trained()
 
 
 def break_labels(root: Path) -> tuple[object, ...]:
-    file = root / "nnUNet_results" / DATASET / f"{POOR}__3d_fullres" / "dataset.json"
-    file.write_text(json.dumps({**DATASET_JSON, "labels": {"background": 0, "whole": 1}}))
+    labels = {"background": 0, "whole": 1}
+    (fold_1(root, POOR).parent / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": labels}))
     return trained()
 
 
 def break_geometry(root: Path) -> tuple[object, ...]:
-    validation = root / "nnUNet_results" / DATASET / f"{POOR}__3d_fullres" / "fold_1" / "validation"
-    write(cube(), validation / "case_3.nii.gz", spacing=2)
+    write(cube(), fold_1(root, POOR) / "validation" / "case_3.nii.gz", spacing=2)
     return trained()
 
 
 def break_file(root: Path) -> tuple[object, ...]:
-    file = root / "nnUNet_results" / DATASET / f"{GOOD}__3d_fullres" / "fold_1" / "validation" / "case_3.nii.gz"
+    file = fold_1(root, GOOD) / "validation" / "case_3.nii.gz"
     file.write_bytes(file.read_bytes()[:60])
     return trained()
 
 
 def break_checkpoint(root: Path) -> tuple[object, ...]:
-    (root / "nnUNet_results" / DATASET / f"{GOOD}__3d_fullres" / "fold_1" / "checkpoint_final.pth").write_bytes(b"PK")
+    (fold_1(root, GOOD) / "checkpoint_final.pth").write_bytes(b"PK")
     return trained()
 
 
