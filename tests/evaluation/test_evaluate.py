@@ -3,7 +3,6 @@
 import json
 import multiprocessing.dummy
 import os
-from functools import partial
 from math import isnan, nan
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,18 +35,18 @@ LABELS = {"labels": {"background": 0, "b": 2, "a": 1, "c": 3}, "file_ending": ".
 RESULTS = ["cfnet_summary.json", "per_case.csv"]
 
 
-def write_image(array: np.ndarray, file: Path, spacing_mm: tuple[float, ...] = (1.0, 1.0, 1.0), **header) -> None:
-    image = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing(spacing_mm)
-    for name, value in header.items():
-        getattr(image, f"Set{name}")(value)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    SimpleITK.WriteImage(image, str(file), True)
-
-
-def write_cases(folder: Path, cases: dict[str, np.ndarray], ending: str = ".nii.gz", **header) -> Path:
+def write_cases(folder: Path, cases: dict[str, np.ndarray], ending: str = ".nii.gz", **header: object) -> Path:
+    """Images of the arrays; header: what SimpleITK sets, as in Spacing=(1.0, 1.0, 1.0)."""
+    folder.mkdir(parents=True, exist_ok=True)
     for case, array in cases.items():
-        write_image(array, folder / f"{case}{ending}", **header)
+        file = folder / f"{case}{ending}"
+        if ending == ".png":
+            imsave(file, array, check_contrast=False)
+            continue
+        image = SimpleITK.GetImageFromArray(array)
+        for name, value in header.items():
+            getattr(image, f"Set{name}")(value)
+        SimpleITK.WriteImage(image, str(file), True)
     return folder
 
 
@@ -255,7 +254,7 @@ def test_the_table_fits_100_columns_with_any_name(tmp_path, capsys):
     ],
 )
 def test_formats_and_readers_give_the_same_metrics(tmp_path, ending, setting):
-    header = {"spacing_mm": (1.0, 2.0, 0.5), "Origin": (5.0, -7.0, 0.0)}
+    header = {"Spacing": (1.0, 2.0, 0.5), "Origin": (5.0, -7.0, 0.0)}
     dataset_json = {**LABELS, "file_ending": ending, **setting}
     folders = write_pair(tmp_path, noise(0, 4), noise(1, 4), dataset_json, **header)
     metrics = run(folders)["metric_per_case"][0]["metrics"]
@@ -266,11 +265,8 @@ def test_formats_and_readers_give_the_same_metrics(tmp_path, ending, setting):
 def test_2d_images_are_evaluated(tmp_path):
     reference, prediction = np.zeros((2, 40, 30), dtype=np.uint8)
     reference[10:20, 10:20], prediction[10:20, 13:23] = 1, 1
-    for folder, array in (("labels", reference), ("predictions", prediction)):
-        (tmp_path / folder).mkdir()
-        imsave(tmp_path / folder / "case.png", array, check_contrast=False)
-    write_json(tmp_path / "predictions", {"labels": {"background": 0, "road": 1}, "file_ending": ".png"})
-    summary = run((tmp_path / "labels", tmp_path / "predictions"))
+    dataset_json = {"labels": {"background": 0, "road": 1}, "file_ending": ".png"}
+    summary = run(write_pair(tmp_path, reference, prediction, dataset_json))
     values = summary["metric_per_case"][0]["metrics"]["road"]
     assert values["dice"] == values["lesion_dice"] == 0.7
     assert values["hd95_max"] == 3
@@ -278,8 +274,8 @@ def test_2d_images_are_evaluated(tmp_path):
 
 
 def test_worker_processes_give_the_same_results(evaluated, tmp_path, monkeypatch):
-    one_will_do = partial(workers, 1)  # each takes seconds to start
-    monkeypatch.setattr(cases, "workers", lambda _, *arguments, **more: one_will_do(*arguments, **more))
+    # one will do: each takes seconds to start
+    monkeypatch.setattr(cases, "workers", lambda _, *arguments, **more: workers(1, *arguments, **more))
     assert run(evaluated.folders, out=tmp_path, np=2)["metric_per_case"] == evaluated.summary["metric_per_case"]
 
 
@@ -385,26 +381,14 @@ def test_no_folder_no_files_and_no_dataset_json_are_refused(folders, tmp_path):
     [
         ("{torn", "dataset.json is no JSON ("),
         ("[]", "dataset.json holds no JSON object. Give that"),
-        (
-            json.dumps({"labels": LABELS["labels"]}),
-            'file_ending is null; it must be that of the files, such as ".nii.gz"',
-        ),
+        (json.dumps({"labels": {"a": 1}}), 'file_ending is null; it must be that of the files, such as ".nii.gz"'),
         *(
-            (
-                json.dumps({"labels": labels, "file_ending": ".nii.gz"}),
-                f"labels are {json.dumps(labels)}; they must give",
-            )
+            (json.dumps({"labels": labels, "file_ending": ".nii.gz"}), f"labels are {json.dumps(labels)}; they must")
             for labels in (
-                None,
-                {},
-                {"background": 0},
-                {"0": "background", "1": "tumor"},
-                {"a": [1, "2"]},
-                {"a": 1.5},
-                {"a": [[1]]},
+                *(None, {}, {"background": 0}, {"0": "background", "1": "tumor"}),
+                *({"a": [1, "2"]}, {"a": 1.5}, {"a": [[1]]}, {"a": 1, "ignore": [2, 3]}),
             )
         ),
-        (json.dumps({"labels": {"a": 1, "ignore": [2, 3]}, "file_ending": ".nii.gz"}), "they must give each name a"),
     ],
 )
 def test_a_dataset_json_that_says_nothing_is_refused(folders, tmp_path, text, message):
@@ -417,14 +401,8 @@ def test_a_dataset_json_that_says_nothing_is_refused(folders, tmp_path, text, me
 def test_a_truncated_file_is_refused_and_the_others_problems_too(tmp_path, ending, share, capsys):
     """Whichever of the files it is that a reader is first tried with."""
     array = np.random.default_rng(0).integers(0, 4, (40, 50)).astype(np.uint8)
-    folders = tmp_path / "labels", tmp_path / "predictions"
-    for folder in folders:
-        folder.mkdir()
-        for case in ("a", "b"):
-            if ending == ".png":
-                imsave(folder / f"{case}.png", array, check_contrast=False)
-            else:
-                write_image(array[None], folder / f"{case}{ending}")
+    arrays = dict.fromkeys("ab", array if ending == ".png" else array[None])
+    folders = tuple(write_cases(tmp_path / name, arrays, ending) for name in ("labels", "predictions"))
     write_json(folders[1], {**LABELS, "file_ending": ending})
     torn = folders[0] / f"a{ending}", folders[1] / f"b{ending}"
     for file in torn:
@@ -468,7 +446,7 @@ def test_nan_is_refused(folders, tmp_path):
 @pytest.mark.parametrize(
     ("header", "difference"),
     [
-        ({"spacing_mm": (1.0, 1.0, 1.5)}, "spacing (1, 1, 1.5) against (1, 1, 1)"),
+        ({"Spacing": (1.0, 1.0, 1.5)}, "spacing (1, 1, 1.5) against (1, 1, 1)"),
         ({"Origin": (0.0, 4.0, 0.0)}, "origin (0, 4, 0) against (0, 0, 0)"),
         (
             {"Direction": (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)},
@@ -496,16 +474,13 @@ def test_shapes_that_differ_are_refused(folders, tmp_path):
 
 
 def test_headers_that_are_rounded_lie_in_the_same_place(folders):
-    write_cases(folders[1], {"case_1": noise(11, 4)}, spacing_mm=(1.0, 1.00001, 1.0), Origin=(0.0002, 0.0, 0.0))
+    write_cases(folders[1], {"case_1": noise(11, 4)}, Spacing=(1.0, 1.00001, 1.0), Origin=(0.0002, 0.0, 0.0))
     assert run(folders)["provenance"]["num_cases"] == 3
 
 
 def test_an_rgb_image_is_no_segmentation(tmp_path):
-    folders = tmp_path / "labels", tmp_path / "predictions"
-    for folder, shape in zip(folders, [(8, 8), (8, 8, 3)], strict=True):
-        folder.mkdir()
-        imsave(folder / "case.png", np.zeros(shape, dtype=np.uint8), check_contrast=False)
-    write_json(folders[1], {**LABELS, "file_ending": ".png"})
+    grey, colour = np.zeros((8, 8), dtype=np.uint8), np.zeros((8, 8, 3), dtype=np.uint8)
+    folders = write_pair(tmp_path, grey, colour, {**LABELS, "file_ending": ".png"})
     message = refuse(tmp_path, folders)
     assert f"{folders[1] / 'case.png'} has 3 channels, and a segmentation has one." in message
 
