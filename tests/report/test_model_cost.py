@@ -160,24 +160,19 @@ def test_parameters_and_flops_are_printed_where_memory_runs_out(make_model, own_
     assert findings(capsys.readouterr().out).keys() == {"forward_flops", "parameters"}
 
 
-class Scaler:
-    """Halves its scale for so many steps, as gradient scaling does where gradients overflow."""
+class ScaledTrainer:
+    """Its gradients overflow for so many steps; its gradient scaling, itself, halves the scale with each."""
 
     def __init__(self, overflows: int) -> None:
-        self.overflows, self.scale = overflows, 65536.0
+        self.overflows, self.scale, self.steps, self.grad_scaler = overflows, 65536.0, 0, self
 
     def get_scale(self) -> float:
         return self.scale
 
-
-class ScaledTrainer:
-    def __init__(self, overflows: int) -> None:
-        self.grad_scaler, self.steps = Scaler(overflows), 0
-
     def train_step(self, batch: dict) -> None:
         self.steps += 1
-        if self.steps <= self.grad_scaler.overflows:
-            self.grad_scaler.scale /= 2
+        if self.steps <= self.overflows:
+            self.scale /= 2
 
 
 def test_steps_that_gradient_scaling_skips_do_not_count():
