@@ -44,8 +44,7 @@ class Metric(NamedTuple):
     title: for people.
     unit: "", "mm" or "ml".
     larger_is_better: None where neither is.
-    bounded: it stays within 0 and 1, so that a mean tells something; the penalty of an empty region dominates the
-        mean of a distance, and its median is told.
+    bounded: within 0 and 1, and summarised by its mean; distances by the median, since penalties dominate.
     """
 
     title: str
