@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from nnunetv2_cfnet.architecture.encoders import check_modality_groups, default_modality_groups
+from nnunetv2_cfnet.architecture.arguments import check_modality_groups, default_modality_groups
 
 # A key of dataset.json or of a plans file: two lists of channel names or indices.
 OVERRIDE_KEY = "cfnet_modality_groups"
