@@ -180,13 +180,16 @@ class LinearMerge(Merge):
         embedding_2: torch.Tensor,
         context_1: torch.Tensor,
     ) -> torch.Tensor:
-        weights = [conv.weight.flatten(1) for conv in (self.skip_1, self.skip_2, self.attended_1, self.attended_2)]
         if few_voxels(first):
-            maps = (first, second, attend(embedding_1, context_2), attend(embedding_2, context_1))
-        else:
-            maps = (first, second, embedding_1, embedding_2)
-            weights[2:] = fold(weights[2], context_2), fold(weights[3], context_1)
+            attended_1, attended_2 = attend(embedding_1, context_2), attend(embedding_2, context_1)
+            attended = self.attended_1(attended_1) + self.attended_2(attended_2)
+            return self.norm_nonlin(self.skip_1(first) + self.skip_2(second) + attended)
+        skip_1, skip_2, weight_1, weight_2 = (
+            conv.weight.flatten(1) for conv in (self.skip_1, self.skip_2, self.attended_1, self.attended_2)
+        )
+        weights = (skip_1, skip_2, fold(weight_1, context_2), fold(weight_2, context_1))
         weight = torch.cat([w.expand(len(first), -1, -1) for w in weights], dim=2)  # (B, C_out, 4C)
+        maps = (first, second, embedding_1, embedding_2)
         assert self.skip_1.bias is not None  # the bias of all four
         merged = torch.baddbmm(self.skip_1.bias[:, None], weight, torch.cat(maps, dim=1).flatten(2))  # (B, C_out, N)
         return self.norm_nonlin(merged.unflatten(2, first.shape[2:]))
