@@ -197,25 +197,32 @@ def test_cost_is_the_plans_own(plan_arguments, dim, features, size, residual):
     assert count_parameters(ours) <= 1.2 * count_parameters(own)
 
 
+def stored_over_estimated(arguments: dict, size: tuple[int, ...]) -> float:
+    """Two fp32 values, a conv's output and its activation, for each that compute_conv_feature_map_size counts."""
+    features = [min(32 * 2**stage, 320) for stage in range(arguments["n_stages"])]
+    network = build_on_meta(CFNet, arguments | {"features_per_stage": features})
+    return count_saved_bytes(network, 4, size, batch_size=1) / (8 * network.compute_conv_feature_map_size(size))
+
+
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(
     ("dim", "n_stages", "anisotropic", "size"),
     [(3, 6, False, (64, 96, 64)), (3, 5, True, (24, 96, 80)), (2, 7, False, (512, 384)), (2, 4, False, (64, 64))],
 )
-@pytest.mark.parametrize("recompute", [True, False])
-@pytest.mark.parametrize("communication", [True, False])
-def test_feature_map_size_tracks_what_is_stored(
-    plan_arguments, recompute, communication, dim, n_stages, anisotropic, size, residual
-):
-    """Two fp32 values, a conv's output and its activation, for each that is counted; whatever the fusion."""
-    features = [min(32 * 2**stage, 320) for stage in range(n_stages)]
-    arguments = plan_arguments(dim, n_stages, residual, anisotropic) | {"features_per_stage": features}
-    for fusion, merge in product(FUSIONS, MERGES):
+@pytest.mark.parametrize("switches", [{}, {"recompute": False}], ids=["recomputed", "stored"])
+def test_feature_map_size_tracks_what_is_stored(plan_arguments, switches, dim, n_stages, anisotropic, size, residual):
+    arguments = plan_arguments(dim, n_stages, residual, anisotropic) | switches
+    assert 1 / 1.15 < stored_over_estimated(arguments, size) < 1.15
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("dim", "size"), [(3, (32, 48, 32)), (2, (96, 64))])
+def test_estimate_tracks_what_every_fusion_stores(plan_arguments, dim, size, residual):
+    merges = [("cross_attention", merge) for merge in MERGES]
+    others = [(fusion, "linear") for fusion in FUSIONS if fusion != "cross_attention"]
+    for (fusion, merge), communication, recompute in product(merges + others, (True, False), (True, False)):
         switches = {"fusion": fusion, "fusion_merge": merge, "communication": communication, "recompute": recompute}
-        ours = build_on_meta(CFNet, arguments | switches)
-        stored = count_saved_bytes(ours, 4, size, batch_size=1)
-        ratio = stored / (8 * ours.compute_conv_feature_map_size(size))
-        assert 1 / 1.15 < ratio < 1.15, switches
+        assert 1 / 1.15 < stored_over_estimated(plan_arguments(dim, 5, residual) | switches, size) < 1.15, switches
 
 
 def test_compiled_backward_repeats_no_conv_of_a_block(plan_arguments):
