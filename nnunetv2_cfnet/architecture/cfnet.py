@@ -38,6 +38,7 @@ from nnunetv2_cfnet.architecture.fusion import FUSIONS, MERGES, ConcatenationFus
 from nnunetv2_cfnet.architecture.pointwise import POINTWISE
 from nnunetv2_cfnet.architecture.recompute import runner
 
+# what nnU-Net's encoders and decoder are built from alike
 BLOCK_ARGUMENTS = (
     "conv_op",
     "kernel_sizes",
@@ -81,8 +82,9 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         architecture_version: version that a plans file was written for.
         modality_groups: two lists of input channels; None: see arguments.default_modality_groups.
         encoder_features_per_stage: widths of each encoder; None: see arguments.default_encoder_features.
-        fusion: "cross_attention", or "concatenation" followed by a 1x1 conv (a name in fusion.FUSIONS).
-        fusion_merge: how attention's results are joined, "linear" or as published, "residual" (fusion.MERGES).
+        fusion: a name in fusion.FUSIONS: "cross_attention", or "concatenation" followed by a 1x1 conv.
+        fusion_merge: a name in fusion.MERGES: how attention's results are joined, "linear" or, as published,
+            "residual".
         fusion_heads: attention heads for each stage (of no effect where features are concatenated); None: as
             published, 1, 2, 4, 8 from the finest fused scale on, lowered to divide the encoder's width.
         context: multi-scale context module on the deepest scale.
@@ -131,10 +133,10 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         communication: bool = True,
         recompute: bool = True,
     ) -> None:
-        args = complete_arguments(
-            {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        )
+        given = dict(locals())
+        del given["self"], given["__class__"]  # the arguments are left
         super().__init__()
+        args = complete_arguments(given)
         self.recompute = recompute and not (norm_op is not None and issubclass(norm_op, _BatchNorm))
         self.run = runner(self.recompute)
         self.encoder = DualEncoder(input_channels, args.modality_groups, _encoder_kwargs(args))
@@ -185,8 +187,10 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         init_last_bn_before_add_to_0(module)
 
 
+# The parts, from CFNet's arguments as complete_arguments gives them.
+
+
 def _blocks(args: SimpleNamespace) -> dict:
-    """What nnU-Net's encoders and decoder are built from alike."""
     return {name: getattr(args, name) for name in BLOCK_ARGUMENTS}
 
 
@@ -199,7 +203,7 @@ def _encoder_kwargs(args: SimpleNamespace) -> dict:
 
 
 def _norm_and_nonlin(args: SimpleNamespace) -> dict[str, Callable[..., nn.Module]]:
-    """What fusions, context and gates are built from alike."""
+    """What makes the norms and non-linearities of fusions, gates and context."""
     return {
         "norm": nn.Identity if args.norm_op is None else partial(args.norm_op, **(args.norm_op_kwargs or {})),
         "nonlin": nn.Identity if args.nonlin is None else partial(args.nonlin, **(args.nonlin_kwargs or {})),

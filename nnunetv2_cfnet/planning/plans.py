@@ -53,7 +53,7 @@ def cfnet_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CF
 
     Raises:
         ValueError: another architecture, a patch size that the strides do not divide, wrong modality groups, or
-            arguments that CFNet refuses; names the plans, the configuration and the way out.
+            arguments that CFNet refuses; names the plans, the configuration and what to do.
     """
     translated, manager = deepcopy(dict(plans)), PlansManager(deepcopy(dict(plans)))
     notes = []
@@ -86,7 +86,7 @@ def published_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -
 
     Raises:
         ValueError: a configuration that is not 2D, a patch that 16 does not divide, or modality groups that are wrong
-            or of different size; names the plans, the configuration and the way out.
+            or of different size; names the plans, the configuration and what to do.
     """
     translated, manager = deepcopy(dict(plans)), PlansManager(deepcopy(dict(plans)))
     where = f"plans {manager.plans_name!r}, configuration {configuration!r}"

@@ -40,7 +40,7 @@ def keep_trained_plans(
         trained: plans.json of the model folder; need not exist.
 
     Raises:
-        ValueError: the folder was trained with other settings; names them, the file and the way out.
+        ValueError: the folder was trained with other settings; names them, the file and what to do.
     """
     if not trained.is_file():
         return ours
