@@ -35,8 +35,9 @@ def test_has_the_parameters_that_the_releases_forward_uses_and_no_others(release
     assert count_parameters(PublishedCFNet(4, num_classes=4)) == used == 51_446_349
 
 
-@pytest.mark.parametrize("num_classes", [1, 3, 9])
-@pytest.mark.parametrize(("channels", "groups"), [(4, ((0, 2), (1, 3))), (2, ((0,), (1,))), (1, ((0,), (0,)))])
+@pytest.mark.parametrize(
+    ("channels", "groups", "num_classes"), [(4, ((0, 2), (1, 3)), 3), (2, ((0,), (1,)), 1), (1, ((0,), (0,)), 9)]
+)
 def test_any_number_of_classes_and_equal_groups(channels, groups, num_classes):
     network = PublishedCFNet(channels, num_classes, groups).eval()
     with torch.no_grad():
@@ -63,7 +64,7 @@ def test_groups_choose_the_encoders_channels(seeded):
     ],
 )
 def test_an_input_of_another_shape_is_refused(shape, message):
-    with pytest.raises(ValueError, match=message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
         PublishedCFNet(4, 4)(torch.zeros(shape))
 
 

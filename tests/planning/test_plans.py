@@ -47,14 +47,6 @@ def test_stock_nnunet_builds_the_network_from_the_plans(make_plans, dataset_json
     assert network.encoder.modality_groups == [[0, 2, *one_hot], [1, 3, *one_hot]]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-def test_any_number_of_channels(make_plans, dataset_json, channels):
-    dataset_json["channel_names"] = {str(index): f"sequence {index}" for index in range(channels)}
-    groups = [list(range((channels + 1) // 2)), list(range((channels + 1) // 2, channels)) or [0]]
-    plans = cfnet_plans(make_plans(), dataset_json, "3d_fullres").plans
-    assert plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["modality_groups"] == groups
-
-
 def test_note_says_which_groups_and_why(make_plans, dataset_json):
     (note,) = cfnet_plans(make_plans(), dataset_json, "2d").notes
     assert note == (
