@@ -3,7 +3,7 @@
 Counts parameters, FLOPs and the bytes stored for backward (a minute, the same on any machine), then measures training
 steps, inference and peak memory on one device, in alternating runs. Writes benchmarks.json and, between two markers,
 the tables of benchmarks.md. A run replaces what it measured and keeps the rest: other topologies, the other device.
-Needs Linux, whose /proc tells the memory.
+Needs Linux, whose /proc has the memory.
 """
 
 import argparse
@@ -241,7 +241,7 @@ def fused_attention() -> AbstractContextManager:
 
 
 def calibrate(topologies: Sequence[Topology], network: str) -> dict:
-    """How well compute_conv_feature_map_size tells the bytes stored for one sample, after one factor for 2D and 3D.
+    """How well compute_conv_feature_map_size estimates the bytes stored for one sample, after one factor for 2D and 3D.
 
     The factor is the geometric mean of the smallest and the largest ratio, which makes the worst one the least.
     """

@@ -6,16 +6,15 @@ from typing import Any
 
 import torch
 from dynamic_network_architectures.building_blocks.helper import get_matching_convtransp
-from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
-from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from nnunetv2_cfnet.architecture.cfnet import DILATIONS, MAX_HEADS
+from nnunetv2_cfnet.architecture.arguments import DILATIONS, MAX_HEADS, default_modality_groups
 from nnunetv2_cfnet.architecture.context import MultiScaleContext
-from nnunetv2_cfnet.architecture.decoder import CommunicationGate, FeatureCommunication, UpsamplingBlock
-from nnunetv2_cfnet.architecture.encoders import DualEncoder, default_modality_groups
+from nnunetv2_cfnet.architecture.decoder import CommunicationGate
+from nnunetv2_cfnet.architecture.encoders import DualEncoder
 from nnunetv2_cfnet.architecture.fusion import ResidualMerge
+from nnunetv2_cfnet.architecture.published_blocks import FeatureCommunication, UpsamplingBlock
 
 
 class NaiveCFNet(nn.Module):
@@ -40,12 +39,9 @@ class NaiveCFNet(nn.Module):
         norm = partial(arguments["norm_op"], **arguments["norm_op_kwargs"])
         nonlin = partial(arguments["nonlin"], **arguments["nonlin_kwargs"])
         parts: dict[str, Any] = {"norm": norm, "nonlin": nonlin}
-        encoder_class = PlainConvEncoder if "n_conv_per_stage" in arguments else ResidualEncoder
         encoder_kwargs = {name: value for name, value in arguments.items() if name != "n_conv_per_stage_decoder"}
         self.deep_supervision = deep_supervision
-        self.encoder = DualEncoder(
-            input_channels, default_modality_groups(input_channels), encoder_class, encoder_kwargs
-        )
+        self.encoder = DualEncoder(input_channels, default_modality_groups(input_channels), encoder_kwargs)
         self.fusion = nn.ModuleList(
             NaiveFusion(conv_op, width, min(2**stage, MAX_HEADS), **parts) for stage, width in enumerate(features)
         )
@@ -88,7 +84,7 @@ class NaiveFusion(nn.Module):
         self.num_heads = num_heads
         self.projections = nn.ModuleList(nn.Sequential(conv_op(channels, channels, 1), nonlin()) for _ in range(2))
         self.key_values = nn.ModuleList(conv_op(channels, 2 * channels, 1, bias=False) for _ in range(2))
-        self.merge = ResidualMerge(conv_op, channels, channels, token_norm=norm, norm=norm, nonlin=nonlin)
+        self.merge = ResidualMerge(conv_op, channels, channels, norm=norm, nonlin=nonlin)
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         embeddings = [project(x) for project, x in zip(self.projections, (first, second), strict=True)]

@@ -14,45 +14,43 @@ Departures from the paper, beside those that each part's docstring names:
   attention starts, as published, at the finest scale of stride 2; at full resolution, which the published network
   does not have, the two encoders' features are concatenated and no gate is used.
 - Norms, non-linearities, kernels and strides are the plan's. Two encoders of the plan's width would need 3 to 4.5
-  times its activation memory, so fine stages have half the width (encoders.default_encoder_features).
+  times its activation memory, so fine stages have half the width (arguments.default_encoder_features).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from dynamic_network_architectures.architectures.abstract_arch import AbstractDynamicNetworkArchitectures
-from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim, maybe_convert_scalar_to_list
-from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
-from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He, init_last_bn_before_add_to_0
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
+from nnunetv2_cfnet.architecture.arguments import ARCHITECTURE_VERSION, attended_stages, complete_arguments
 from nnunetv2_cfnet.architecture.context import MultiScaleContext
-from nnunetv2_cfnet.architecture.decoder import CoarseToFineDecoder, CommunicationGate, OpenGate
-from nnunetv2_cfnet.architecture.encoders import DualEncoder, default_encoder_features, default_modality_groups
-from nnunetv2_cfnet.architecture.fusion import (
-    ConcatenationFusion,
-    CrossAttentionFusion,
-    LinearMerge,
-    PlainConcatenation,
-    ResidualMerge,
-)
+from nnunetv2_cfnet.architecture.decoder import CoarseToFineDecoder, CommunicationGate, OpenGate, Skip
+from nnunetv2_cfnet.architecture.encoders import DualEncoder
+from nnunetv2_cfnet.architecture.fusion import FUSIONS, MERGES, ConcatenationFusion, Fusion, PlainConcatenation
 from nnunetv2_cfnet.architecture.pointwise import POINTWISE
 from nnunetv2_cfnet.architecture.recompute import runner
 
-# Raised whenever a plans file of the version before would build a network that its checkpoints do not fit. That is for
-# plans that spell out every argument, as trainer and planners write them: defaults may change.
-ARCHITECTURE_VERSION = 1
-MAX_HEADS = 8  # the published heads are 1, 2, 4, 8 from the finest fused scale on
-DILATIONS = (1, 2, 3, 4)  # of the published context module's branches
-FUSIONS = ("cross_attention", "concatenation")
-MERGES = ("linear", "residual")
+# what nnU-Net's encoders and decoder are built from alike
+BLOCK_ARGUMENTS = (
+    "conv_op",
+    "kernel_sizes",
+    "strides",
+    "conv_bias",
+    "norm_op",
+    "norm_op_kwargs",
+    "dropout_op",
+    "dropout_op_kwargs",
+    "nonlin",
+    "nonlin_kwargs",
+)
 
 
 class CFNet(AbstractDynamicNetworkArchitectures):
@@ -82,10 +80,11 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         deep_supervision: return the logits of every scale.
         nonlin_first: conv, nonlin, norm in plain encoders and the decoder.
         architecture_version: version that a plans file was written for.
-        modality_groups: two lists of input channels; None: see encoders.default_modality_groups.
-        encoder_features_per_stage: widths of each encoder; None: see encoders.default_encoder_features.
-        fusion: "cross_attention", or "concatenation" followed by a 1x1 conv.
-        fusion_merge: how attention's results are joined, "linear" or as published, "residual".
+        modality_groups: two lists of input channels; None: see arguments.default_modality_groups.
+        encoder_features_per_stage: widths of each encoder; None: see arguments.default_encoder_features.
+        fusion: a name in fusion.FUSIONS: "cross_attention", or "concatenation" followed by a 1x1 conv.
+        fusion_merge: a name in fusion.MERGES: how attention's results are joined, "linear" or, as published,
+            "residual".
         fusion_heads: attention heads for each stage (of no effect where features are concatenated); None: as
             published, 1, 2, 4, 8 from the finest fused scale on, lowered to divide the encoder's width.
         context: multi-scale context module on the deepest scale.
@@ -134,151 +133,52 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         communication: bool = True,
         recompute: bool = True,
     ) -> None:
+        given = dict(locals())
+        del given["self"], given["__class__"]  # the arguments are left
         super().__init__()
-        check_choices(
-            architecture_version=architecture_version,
-            n_stages=n_stages,
-            n_conv_per_stage=n_conv_per_stage,
-            n_blocks_per_stage=n_blocks_per_stage,
-            fusion=fusion,
-            fusion_merge=fusion_merge,
-            switches={"context": context, "communication": communication, "recompute": recompute},
-        )
-
-        if conv_op not in POINTWISE:
-            raise ValueError(f"conv_op={conv_op!r} is none of {[conv.__name__ for conv in POINTWISE]}.")
-
-        def per_stage(name: str, value: int | Sequence, length: int = n_stages) -> list:
-            values = [value] * length if isinstance(value, int) else list(value)
-            if len(values) != length:
-                raise ValueError(f"{name}={values} has {len(values)} entries; n_stages={n_stages} asks for {length}.")
-            return positive(name, values)
-
-        def per_axis(name: str, values: Sequence) -> list[list[int]]:
-            expanded = [list(maybe_convert_scalar_to_list(conv_op, value)) for value in values]
-            if not expanded or any(len(value) != convert_conv_op_to_dim(conv_op) for value in expanded):
-                raise ValueError(f"{name}={expanded} does not have a value an axis of {conv_op.__name__}.")
-            return positive(name, expanded)
-
-        def positive(name: str, values: list) -> list:
-            flat = [number for value in values for number in (value if isinstance(value, Sequence) else [value])]
-            if not all(isinstance(number, int) and number > 0 for number in flat):
-                raise ValueError(f"{name}={values} has entries that are not positive whole numbers.")
-            return values
-
-        features = per_stage("features_per_stage", features_per_stage)
-        kernel_sizes = per_axis("kernel_sizes", per_stage("kernel_sizes", kernel_sizes))
-        strides = per_axis("strides", per_stage("strides", strides))
-        if encoder_features_per_stage is None:
-            encoder_features_per_stage = default_encoder_features(features, strides)
-        widths = per_stage("encoder_features_per_stage", encoder_features_per_stage)
-        attended = attended_stages(strides)
-        if fusion_heads is None:
-            fusion_heads = default_fusion_heads(widths, strides)
-        heads = per_stage("fusion_heads", fusion_heads)
-        for stage, (count, width) in enumerate(zip(heads, widths, strict=True)):
-            if attended[stage] and width % count:
-                raise ValueError(
-                    f"fusion_heads={heads}: {count} does not divide the {width} encoder features of stage {stage}."
-                )
-        dilations = per_axis("context_dilations", DILATIONS if context_dilations is None else context_dilations)
-        recompute = recompute and not (norm_op is not None and issubclass(norm_op, _BatchNorm))
-
-        pointwise = POINTWISE[conv_op]
-        norm = nn.Identity if norm_op is None else partial(norm_op, **(norm_op_kwargs or {}))
-        activation = nn.Identity if nonlin is None else partial(nonlin, **(nonlin_kwargs or {}))
-        blocks = {
-            "conv_bias": conv_bias,
-            "norm_op": norm_op,
-            "norm_op_kwargs": norm_op_kwargs,
-            "dropout_op": dropout_op,
-            "dropout_op_kwargs": dropout_op_kwargs,
-            "nonlin": nonlin,
-            "nonlin_kwargs": nonlin_kwargs,
-        }
-        encoder_kwargs = {
-            "n_stages": n_stages,
-            "features_per_stage": widths,
-            "conv_op": conv_op,
-            "kernel_sizes": kernel_sizes,
-            "strides": strides,
-            **blocks,
-        }
-        if n_conv_per_stage is not None:
-            encoder_class, stem = PlainConvEncoder, "stages.0.0.convs.0"
-            encoder_kwargs["n_conv_per_stage"] = per_stage("n_conv_per_stage", n_conv_per_stage)
-            encoder_kwargs["nonlin_first"] = nonlin_first
-        else:
-            assert n_blocks_per_stage is not None  # exactly one is given
-            encoder_class, stem = ResidualEncoder, "stem.convs.0"
-            encoder_kwargs["n_blocks_per_stage"] = per_stage("n_blocks_per_stage", n_blocks_per_stage)
-
-        def make_fusion(stage: int) -> nn.Module:
-            width, channels = widths[stage], features[stage]
-            if not attended[stage] and 2 * width == channels:
-                return PlainConcatenation()
-            if not attended[stage] or fusion == "concatenation":
-                return ConcatenationFusion(pointwise, width, channels, norm=norm, nonlin=activation)
-            if fusion_merge == "linear":
-                merge: nn.Module = LinearMerge(pointwise, width, channels, norm=norm, nonlin=activation)
-            else:
-                merge = ResidualMerge(pointwise, width, channels, token_norm=norm, norm=norm, nonlin=activation)
-            return CrossAttentionFusion(pointwise, width, heads[stage], merge=merge, nonlin=activation)
-
-        def make_gate(stage: int) -> nn.Module:
-            if communication and attended[stage]:
-                return CommunicationGate(pointwise, features[stage], kernel_size=1, norm=norm, nonlin=activation)
-            return OpenGate()
-
-        if modality_groups is None:
-            modality_groups = default_modality_groups(input_channels)
-        self.encoder = DualEncoder(input_channels, modality_groups, encoder_class, encoder_kwargs)
-        self.fusion = nn.ModuleList(make_fusion(stage) for stage in range(n_stages))
-        self.context = (
-            MultiScaleContext(
-                conv_op, features[-1], kernel_size=kernel_sizes[-1], dilations=dilations, norm=norm, nonlin=activation
-            )
-            if context
-            else nn.Identity()
-        )
+        args = complete_arguments(given)
+        self.recompute = recompute and not (norm_op is not None and issubclass(norm_op, _BatchNorm))
+        self.run = runner(self.recompute)
+        self.encoder = DualEncoder(input_channels, args.modality_groups, _encoder_kwargs(args))
+        self.fusion = nn.ModuleList(_fusion(args, stage) for stage in range(n_stages))
+        self.context = _context(args)
         self.decoder = CoarseToFineDecoder(
-            SimpleNamespace(
-                output_channels=features, conv_op=conv_op, kernel_sizes=kernel_sizes, strides=strides, **blocks
-            ),
+            SimpleNamespace(output_channels=args.features_per_stage, **_blocks(args)),
             num_classes,
-            per_stage("n_conv_per_stage_decoder", n_conv_per_stage_decoder, n_stages - 1),
+            args.n_conv_per_stage_decoder,
             deep_supervision,
-            gates=[make_gate(stage) for stage in range(n_stages - 1)],
+            gates=[_gate(args, stage) for stage in range(n_stages - 1)],
             nonlin_first=nonlin_first,
-            recompute=recompute,
+            recompute=self.recompute,
         )
-        self.run = runner(recompute)
-
         # where DNA looks for the encoder, its stem and the convs that see the input
-        self.key_to_encoder = "encoder"
-        self.key_to_stem = f"encoder.first.{stem}"
+        stem = self.encoder.stem
+        self.key_to_encoder, self.key_to_stem = "encoder", f"encoder.first.{stem}"
         self.keys_to_in_proj = tuple(
             f"encoder.{group}.{stem}.{conv}" for group in ("first", "second") for conv in ("conv", "all_modules.0")
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         first, second = self.encoder(x)
-        # a scale's fusion and its two maps: the decoder fuses skips where it needs them, and stores none
-        *skips, deepest = zip(self.fusion, first, second, strict=True)
-        return self.decoder(self.context(self.run(*deepest)), skips)
+        *skips, deepest = (Skip(*scale) for scale in zip(self.fusion, first, second, strict=True))
+        deep = self.context(self.run(*deepest))
+        return self.decoder(deep, skips)
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """Half the values that a training step stores for one sample, which is what nnU-Net's own count comes to.
 
-        nnU-Net counts the output of each conv; a training step stores that and its activation. The deepest scale's
-        fusion and context are left out: they are small.
+        nnU-Net counts the output of each conv; a training step stores that and its activation. The context is left
+        out: it is small.
 
         Args:
             input_size: the spatial size, without batch and channels.
         """
-        return self.encoder.compute_conv_feature_map_size(input_size) + self.decoder.compute_conv_feature_map_size(
-            input_size
-        )
+        values = sum(part.compute_conv_feature_map_size(input_size) for part in (self.encoder, self.decoder))
+        if self.recompute:
+            return values
+        sizes = np.asarray(input_size) // np.cumprod(self.decoder.encoder.strides, axis=0)
+        stored = sum(fuse.stored_per_voxel * np.prod(size) for fuse, size in zip(self.fusion, sizes, strict=True))
+        return int(values + stored / 2)
 
     @staticmethod
     def initialize(module: nn.Module) -> None:
@@ -287,47 +187,60 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         init_last_bn_before_add_to_0(module)
 
 
-def check_choices(
-    *,
-    architecture_version: int,
-    n_stages: int,
-    n_conv_per_stage: int | Sequence[int] | None,
-    n_blocks_per_stage: int | Sequence[int] | None,
-    fusion: str,
-    fusion_merge: str,
-    switches: dict[str, bool],
-) -> None:
-    """Raise ValueError, naming the argument and the way out, for what CFNet does not build."""
-    if architecture_version != ARCHITECTURE_VERSION:
-        raise ValueError(
-            f"architecture_version={architecture_version!r}: these plans were made for another CFNet; this "
-            f"nnunetv2_cfnet builds version {ARCHITECTURE_VERSION}. Install the nnunetv2_cfnet release that made "
-            "them, or train anew from the dataset's own plans."
-        )
-    if (n_conv_per_stage is None) == (n_blocks_per_stage is None):
-        raise ValueError(
-            f"n_conv_per_stage={n_conv_per_stage} and n_blocks_per_stage={n_blocks_per_stage}: give exactly one, "
-            "the first for plain encoders, the second for residual ones."
-        )
-    if not isinstance(n_stages, int) or n_stages < 2:
-        raise ValueError(f"n_stages={n_stages!r}: a number of scales is needed, at least 2 for the decoder.")
-    if fusion not in FUSIONS:
-        raise ValueError(f"fusion={fusion!r} is unknown; choose one of {FUSIONS}.")
-    if fusion_merge not in MERGES:
-        raise ValueError(f"fusion_merge={fusion_merge!r} is unknown; choose one of {MERGES}.")
-    for name, switch in switches.items():
-        if not isinstance(switch, bool):
-            raise ValueError(f"{name}={switch!r} is neither true nor false.")
+# The parts, from CFNet's arguments as complete_arguments gives them.
 
 
-def attended_stages(strides: Sequence[Sequence[int]]) -> list[bool]:
-    """Whether a stage is fused by attention: below full resolution, as published."""
-    return [bool(stride > 1) for stride in np.cumprod(strides, axis=0).max(axis=1)]
+def _blocks(args: SimpleNamespace) -> dict:
+    return {name: getattr(args, name) for name in BLOCK_ARGUMENTS}
 
 
-def default_fusion_heads(widths: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
-    """1, 2, 4, 8, 8, .. from the finest fused stage on, each lowered to a divisor of the encoder's width."""
-    levels = np.cumsum(attended_stages(strides)) - 1
-    return [
-        int(np.gcd(min(2 ** max(0, int(level)), MAX_HEADS), width)) for level, width in zip(levels, widths, strict=True)
-    ]
+def _encoder_kwargs(args: SimpleNamespace) -> dict:
+    if args.n_conv_per_stage is not None:
+        depth = {"n_conv_per_stage": args.n_conv_per_stage, "nonlin_first": args.nonlin_first}
+    else:
+        depth = {"n_blocks_per_stage": args.n_blocks_per_stage}
+    return {"n_stages": args.n_stages, "features_per_stage": args.encoder_features_per_stage, **depth, **_blocks(args)}
+
+
+def _norm_and_nonlin(args: SimpleNamespace) -> dict[str, Callable[..., nn.Module]]:
+    """What makes the norms and non-linearities of fusions, gates and context."""
+    return {
+        "norm": nn.Identity if args.norm_op is None else partial(args.norm_op, **(args.norm_op_kwargs or {})),
+        "nonlin": nn.Identity if args.nonlin is None else partial(args.nonlin, **(args.nonlin_kwargs or {})),
+    }
+
+
+def _fusion(args: SimpleNamespace, stage: int) -> Fusion:
+    width, channels = args.encoder_features_per_stage[stage], args.features_per_stage[stage]
+    if attended_stages(args.strides)[stage]:
+        fusion_class = FUSIONS[args.fusion]
+    else:
+        fusion_class = PlainConcatenation if 2 * width == channels else ConcatenationFusion
+    return fusion_class(
+        conv_op=POINTWISE[args.conv_op],
+        input_channels=width,
+        output_channels=channels,
+        num_heads=args.fusion_heads[stage],
+        merge=MERGES[args.fusion_merge],
+        **_norm_and_nonlin(args),
+    )
+
+
+def _context(args: SimpleNamespace) -> nn.Module:
+    if not args.context:
+        return nn.Identity()
+    return MultiScaleContext(
+        args.conv_op,
+        args.features_per_stage[-1],
+        kernel_size=args.kernel_sizes[-1],
+        dilations=args.context_dilations,
+        **_norm_and_nonlin(args),
+    )
+
+
+def _gate(args: SimpleNamespace, stage: int) -> nn.Module:
+    if not args.communication or not attended_stages(args.strides)[stage]:
+        return OpenGate()
+    return CommunicationGate(
+        POINTWISE[args.conv_op], args.features_per_stage[stage], kernel_size=1, **_norm_and_nonlin(args)
+    )

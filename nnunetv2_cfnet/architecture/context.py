@@ -6,19 +6,17 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-BRANCH_SOFTMAXES = ("branches", "concatenated")
-
 
 class MultiScaleContext(nn.Module):
     """Branches of growing dilation, weighted by what their sum says, added to the input.
 
         y = S x (1x1 conv, C -> C/4);  F_k(y): conv, norm, phi twice, then a conv of dilation k, norm, phi
-        g = GAP(sum_k F_k);  a = softmax([L_1 g, .., L_n g]);  out = dropout(x + E phi(sum_k a_k F_k))
+        g = GAP(sum_k F_k);  a = softmax([L_1 g, .., L_n g]);  out = x + E phi(sum_k a_k F_k)
 
     Source: paper, MCPM, dilations 1 to 4.
-    Departures: the softmax runs across the branches, a channel at a time; published ("concatenated") it runs over
-    all n C/4 values, so that the weights are about 1/C and the branch fades. Any width; dilations an axis at a time;
-    phi and norm are the plan's; no dropout (published 0.5), since nnU-Net's plans have none.
+    Departures: the softmax runs across the branches, a channel at a time; published, it runs over all n C/4 values, so
+    that the weights are about 1/C and the branch fades. Any width; dilations an axis at a time; phi and norm are the
+    plan's; no dropout (published, 0.5), since nnU-Net's plans have none.
 
     Args:
         conv_op: nn.Conv2d or nn.Conv3d.
@@ -27,14 +25,9 @@ class MultiScaleContext(nn.Module):
         dilations: of the branches' last convs, a value an axis for each branch.
         norm: makes a norm for a number of channels.
         nonlin: makes phi.
-        branch_softmax: "branches" or "concatenated".
-        dropout_p: probability of dropping a value of the output.
 
     Shape:
         (B, C, *S) -> (B, C, *S).
-
-    Raises:
-        ValueError: an unknown branch_softmax.
     """
 
     def __init__(
@@ -45,12 +38,8 @@ class MultiScaleContext(nn.Module):
         dilations: Sequence[Sequence[int]],
         norm: Callable[[int], nn.Module],
         nonlin: Callable[[], nn.Module],
-        branch_softmax: str = "branches",
-        dropout_p: float = 0.0,
     ) -> None:
         super().__init__()
-        if branch_softmax not in BRANCH_SOFTMAXES:
-            raise ValueError(f"branch_softmax={branch_softmax!r} is unknown; choose one of {BRANCH_SOFTMAXES}.")
         reduced = max(1, channels // 4)
 
         def conv_norm_nonlin(dilation: Sequence[int]) -> list[nn.Module]:
@@ -65,20 +54,19 @@ class MultiScaleContext(nn.Module):
             for dilation in dilations
         )
         self.selectors = nn.ModuleList(nn.Linear(reduced, reduced) for _ in dilations)
-        self.across_branches = branch_softmax == "branches"
         self.expand = nn.Sequential(nonlin(), conv_op(reduced, channels, 1))
-        self.dropout = nn.Dropout(dropout_p)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         squeezed = self.squeeze(x)
         branches = torch.stack([branch(squeezed) for branch in self.branches], dim=1)  # (B, n, C/4, *S)
         weights = self._branch_weights(branches)  # (B, n, C/4)
         mixed = (branches * weights.reshape(*weights.shape, *[1] * (x.ndim - 2))).sum(dim=1)
-        return self.dropout(x + self.expand(mixed))
+        return x + self.expand(mixed)
 
     def _branch_weights(self, branches: torch.Tensor) -> torch.Tensor:
         pooled = branches.sum(dim=1).flatten(2).mean(dim=2)  # (B, n, C/4, *S) -> (B, C/4)
-        logits = torch.stack([selector(pooled) for selector in self.selectors], dim=1)
-        if self.across_branches:
-            return torch.softmax(logits, dim=1)
-        return torch.softmax(logits.flatten(1), dim=1).view_as(logits)
+        return self._softmax(torch.stack([selector(pooled) for selector in self.selectors], dim=1))
+
+    def _softmax(self, logits: torch.Tensor) -> torch.Tensor:
+        """Across the branches: (B, n, C/4) -> (B, n, C/4)."""
+        return torch.softmax(logits, dim=1)

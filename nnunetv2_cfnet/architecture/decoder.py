@@ -2,27 +2,34 @@
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import nn
-from torch.nn import functional as F
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
 from nnunetv2_cfnet.architecture.recompute import runner
 
-Fusion: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Skip: TypeAlias = tuple[Fusion, torch.Tensor, torch.Tensor]
+
+class Skip(NamedTuple):
+    """What the decoder takes of one scale: both encoders' maps, and the fusion that is still to join them.
+
+    The decoder calls it inside what it recomputes in backward. A map that is fused before would be stored.
+    """
+
+    fuse: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    first: torch.Tensor
+    second: torch.Tensor
 
 
 class CommunicationGate(nn.Module):
     """The deep map says where the shallow one counts: s * A, A = sigma(N(W phi([s, e]))).
 
     Source: paper, feature communication.
-    Departures: no ReLU before the sigmoid (published, `rectify`), which would keep A from going below 0.5; in CFNet
-    W is a 1x1 conv (published 3x3), since a dense 3x3x3 one costs as much as the decoder stage itself.
+    Departures: no ReLU before the sigmoid; the published one keeps A from going below 0.5. In CFNet W is a 1x1 conv;
+    the published 3x3 one, dense in 3D, would cost as much as the decoder stage itself.
 
     Args:
         conv_op: nn.Conv2d or nn.Conv3d.
@@ -30,7 +37,9 @@ class CommunicationGate(nn.Module):
         kernel_size: of W, odd.
         norm: makes N for a number of channels.
         nonlin: makes phi.
-        rectify: put a ReLU before the sigmoid.
+
+    Attributes:
+        stored_per_voxel: how many values a voxel a training step keeps for backward, s and e left out.
 
     Shape:
         s, e: two of (B, C, *S) -> (B, C, *S).
@@ -43,16 +52,15 @@ class CommunicationGate(nn.Module):
         kernel_size: int,
         norm: Callable[[int], nn.Module],
         nonlin: Callable[[], nn.Module],
-        rectify: bool = False,
     ) -> None:
         super().__init__()
         self.attention = nn.Sequential(
             nonlin(),
             conv_op(2 * channels, channels, kernel_size, padding=kernel_size // 2),
             norm(channels),
-            nn.ReLU() if rectify else nn.Identity(),
             nn.Sigmoid(),
         )
+        self.stored_per_voxel = 4 * channels  # [s, e], what N takes, A
 
     def forward(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
         return shallow * self.attention(torch.cat((shallow, deep), dim=1))
@@ -60,6 +68,8 @@ class CommunicationGate(nn.Module):
 
 class OpenGate(nn.Module):
     """A = 1: hands the shallow map on. At full resolution, and where communication is switched off."""
+
+    stored_per_voxel = 0
 
     def forward(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
         return shallow
@@ -91,8 +101,8 @@ class CoarseToFineDecoder(UNetDecoder):
             gates with BatchNorm, whose running statistics a second forward would update twice.
 
     Shape:
-        deepest map (B, C_s, *S_s) and, finest first, skips (fusion, first, second) with a fusion of two maps to
-        (B, C_s, *S_s) -> (B, num_classes, *S) or the list of every scale's logits.
+        deepest map (B, C_s, *S_s) and, finest first, skips whose fusions give (B, C_s, *S_s) ->
+        (B, num_classes, *S) or the list of every scale's logits.
     """
 
     def __init__(
@@ -112,10 +122,10 @@ class CoarseToFineDecoder(UNetDecoder):
 
     def forward(self, deepest: torch.Tensor, skips: Sequence[Skip]) -> torch.Tensor | list[torch.Tensor]:
         deep, logits = deepest, []
-        for (fuse, *pair), upsample, gate, block, head in zip(
+        for skip, upsample, gate, block, head in zip(
             skips[::-1], self.transpconvs, self.gates, self.stages, self.seg_layers, strict=True
         ):
-            deep = self._join(fuse, gate, upsample, block.convs[0].conv, deep, *pair)
+            deep = self._join(deep, skip, upsample, gate, block.convs[0].conv)
             for layer in (*block.convs[0].all_modules[1:], *block.convs[1:]):
                 deep = layer(deep)
             if self.deep_supervision:
@@ -123,9 +133,10 @@ class CoarseToFineDecoder(UNetDecoder):
         return logits[::-1] if self.deep_supervision else self.seg_layers[-1](deep)
 
     def _join(
-        self, fuse: Fusion, gate: nn.Module, upsample: nn.Module, conv: nn.Module, *maps: torch.Tensor
+        self, deep: torch.Tensor, skip: Skip, upsample: nn.Module, gate: nn.Module, conv: nn.Module
     ) -> torch.Tensor:
         """The block's first conv of [e', s * A], from D_l, X_1 and X_2."""
+        fuse, *pair = skip
 
         def join(deep: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
             deep = upsample(deep)
@@ -133,103 +144,18 @@ class CoarseToFineDecoder(UNetDecoder):
 
         if torch.compiler.is_compiling():
             # a compiled graph recomputes a region's output too, and would run the conv twice if it were inside
-            return conv(self.run(join, *maps))
+            return conv(self.run(join, deep, *pair))
         # here the conv has to be inside: it stores its input, unless that is recomputed with the rest
-        return self.run(lambda *maps: conv(join(*maps)), *maps)
+        return self.run(lambda *maps: conv(join(*maps)), deep, *pair)
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """nnU-Net's count of its decoder less what is recomputed; a conv's output stands for two stored maps.
+        """nnU-Net's count of its decoder, where a conv's output stands for two stored maps, with our own skips.
 
-        Stored where nothing is recomputed: [e', s * A]; at a gate also what fusion (5 maps) and gate (4) hold.
+        nnU-Net counts e'. What is stored of a skip is [e', s * A] and what the gate keeps, or nothing.
         """
-        size, skips = np.asarray(input_size), 0.0
-        for stride, channels, gate in zip(
-            self.encoder.strides[:-1], self.encoder.output_channels[:-1], self.gates[::-1], strict=True
-        ):
-            size = size // np.asarray(stride)
-            gated = isinstance(gate, CommunicationGate)
-            stored = 0 if self.recompute else 2 + 9 * gated
-            # e', which nnU-Net counts as one conv's output
-            skips += (stored / 2 - 1) * channels * np.prod(size)
-        return int(super().compute_conv_feature_map_size(input_size) + skips)
-
-
-class FeatureCommunication(nn.Module):
-    """The published communication block: comm(s, e) = e' + N(conv(s' * A(s', e'))).
-
-        s' = N(1x1 conv s);  e' = up(N(1x1 conv e));  A as CommunicationGate has it
-
-    Source: paper, feature communication.
-
-    Args:
-        conv_op: nn.Conv2d or nn.Conv3d.
-        shallow_channels: C, channels of s and of the output.
-        deep_channels: channels of e.
-        upsample_mode: "bilinear" or "trilinear".
-        gate: a CommunicationGate of C channels.
-        norm: makes N for a number of channels.
-
-    Shape:
-        s (B, C, *S), e (B, C_deep, *S_deep) -> (B, C, *S).
-    """
-
-    def __init__(
-        self,
-        conv_op: Callable[..., _ConvNd],
-        shallow_channels: int,
-        deep_channels: int,
-        upsample_mode: str,
-        gate: CommunicationGate,
-        norm: Callable[[int], nn.Module],
-    ) -> None:
-        super().__init__()
-        self.shallow_projection = nn.Sequential(conv_op(shallow_channels, shallow_channels, 1), norm(shallow_channels))
-        self.deep_projection = nn.Sequential(conv_op(deep_channels, shallow_channels, 1), norm(shallow_channels))
-        self.upsample_mode = upsample_mode
-        self.gate = gate
-        self.conv = nn.Sequential(conv_op(shallow_channels, shallow_channels, 3, padding=1), norm(shallow_channels))
-
-    def forward(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
-        shallow = self.shallow_projection(shallow)
-        deep = F.interpolate(self.deep_projection(deep), size=shallow.shape[2:], mode=self.upsample_mode)
-        return deep + self.conv(self.gate(shallow, deep))
-
-
-class UpsamplingBlock(nn.Sequential):
-    """The published decoder block: 1x1 conv C -> C/4, transposed 3x3 conv of stride 2, 1x1 conv -> C_out.
-
-    Each is followed by norm and non-linearity. Source: paper, decoder.
-
-    Args:
-        conv_op: nn.Conv2d or nn.Conv3d.
-        transposed_conv_op: the matching transposed conv.
-        input_channels: C.
-        output_channels: C_out.
-        norm: makes a norm for a number of channels.
-        nonlin: makes a non-linearity.
-
-    Shape:
-        (B, C, *S) -> (B, C_out, *2S).
-    """
-
-    def __init__(
-        self,
-        conv_op: Callable[..., _ConvNd],
-        transposed_conv_op: Callable[..., _ConvTransposeNd],
-        input_channels: int,
-        output_channels: int,
-        norm: Callable[[int], nn.Module],
-        nonlin: Callable[[], nn.Module],
-    ) -> None:
-        reduced = input_channels // 4
-        super().__init__(
-            conv_op(input_channels, reduced, 1),
-            norm(reduced),
-            nonlin(),
-            transposed_conv_op(reduced, reduced, 3, stride=2, padding=1, output_padding=1),
-            norm(reduced),
-            nonlin(),
-            conv_op(reduced, output_channels, 1),
-            norm(output_channels),
-            nonlin(),
-        )
+        sizes = np.asarray(input_size) // np.cumprod(self.encoder.strides[:-1], axis=0)
+        values = super().compute_conv_feature_map_size(input_size)
+        for size, channels, gate in zip(sizes, self.encoder.output_channels[:-1], self.gates[::-1], strict=True):
+            stored = 0 if self.recompute else 2 * channels + gate.stored_per_voxel
+            values += (stored / 2 - channels) * np.prod(size)
+        return int(values)

@@ -3,69 +3,96 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-CONTEXT_SCALES = ("mean", "sum")
+
+class Fusion(nn.Module):
+    """What joins the two encoders' maps of one scale. CONTRIBUTING.md says how to add one.
+
+    CFNet builds every fusion with the same keyword arguments; one that does not need some of them takes them as `**_`.
+
+    Args:
+        conv_op: makes a 1x1 conv, as in conv_op(input_channels, output_channels, 1).
+        input_channels: C, channels of each of the two inputs.
+        output_channels: channels of the fused map.
+        num_heads: heads of attention, a divisor of C.
+        merge: makes LinearMerge or ResidualMerge.
+        norm: makes a norm for a number of channels.
+        nonlin: makes a non-linearity.
+
+    Attributes:
+        stored_per_voxel: how many values a voxel of the scale a training step keeps for backward, the inputs left out.
+            The estimate of memory counts them where nothing is recomputed.
+
+    Shape:
+        two of (B, C, *S) -> (B, output_channels, *S).
+    """
+
+    stored_per_voxel: int
 
 
-class ChannelLayerNorm(nn.LayerNorm):
-    """LayerNorm over the channels of a channels-first map (B, C, *S), as the published module has it."""
+class Merge(nn.Module):
+    """What ends CrossAttentionFusion: joins both groups, X_i, with their attended embeddings, U_i G_j.
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+    Args:
+        conv_op: makes a 1x1 conv.
+        input_channels: C, channels of each input.
+        output_channels: channels of the fused map.
+        norm: makes N for a number of channels.
+        nonlin: makes phi.
+
+    Attributes:
+        stored_per_voxel: see Fusion.
+
+    Shape:
+        X_i, U_i (B, C, *S) and G_i (B, h, d, d) -> (B, output_channels, *S).
+    """
+
+    stored_per_voxel: int
 
 
-class CrossAttentionFusion(nn.Module):
+class CrossAttentionFusion(Fusion):
     """Each modality group is attended with the other group's context, then both are merged.
 
         U_i = phi(X_i P_i + b_i);  [K_i, V_i] = U_i W_i       (X_i: tokens x channels)
-        G_i = softmax over key channels of K_i^T V_i / (s sqrt(d)), one d x d matrix a head
+        G_i = softmax over key channels of K_i^T V_i / (N sqrt(d)), one d x d matrix a head
         fused = merge(X_1, U_1, G_2;  X_2, U_2, G_1)         (the contexts are swapped)
 
     Source: paper, MCAFM. K and V of many voxels are never formed: K^T V = W_k^T (U^T U) W_v, so that only the C x C
     Gram matrix U^T U is a pass over the voxels. It is computed in fp32 under autocast.
-    Departures: s is the number of voxels ("mean"), so that the logits do not grow with the patch and fp16 cannot
-    overflow; published, s = 1 ("sum"). phi is the plan's non-linearity; published, ReLU.
+    Departures: the mean over the N voxels, where the paper sums, so that the logits do not grow with the patch and
+    fp16 cannot overflow. phi is the plan's non-linearity; published, ReLU.
 
-    Args:
-        conv_op: nn.Conv2d or nn.Conv3d.
-        input_channels: C, channels of each of the two inputs.
-        num_heads: h; has to divide C.
-        merge: LinearMerge or ResidualMerge of the same C.
-        nonlin: makes phi.
-        context_scale: "mean" or "sum" over the voxels.
-
-    Shape:
-        two of (B, C, *S) -> (B, merge's output channels, *S).
+    Args and Shape: see Fusion.
 
     Raises:
-        ValueError: heads that do not divide the channels, or an unknown context_scale.
+        ValueError: heads that do not divide the channels.
     """
 
     def __init__(
         self,
         conv_op: Callable[..., _ConvNd],
         input_channels: int,
+        output_channels: int,
         num_heads: int,
-        merge: nn.Module,
+        merge: Callable[..., Merge],
+        norm: Callable[[int], nn.Module],
         nonlin: Callable[[], nn.Module],
-        context_scale: str = "mean",
     ) -> None:
         super().__init__()
         if num_heads < 1 or input_channels % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide input_channels={input_channels}.")
-        if context_scale not in CONTEXT_SCALES:
-            raise ValueError(f"context_scale={context_scale!r} is unknown; choose one of {CONTEXT_SCALES}.")
         self.num_heads = num_heads
-        self.average = context_scale == "mean"
         self.projection_1 = nn.Sequential(conv_op(input_channels, input_channels, 1), nonlin())
         self.projection_2 = nn.Sequential(conv_op(input_channels, input_channels, 1), nonlin())
         self.key_value_1 = conv_op(input_channels, 2 * input_channels, 1, bias=False)
         self.key_value_2 = conv_op(input_channels, 2 * input_channels, 1, bias=False)
-        self.merge = merge
+        self.merge = merge(conv_op, input_channels, output_channels, norm=norm, nonlin=nonlin)
+        self.stored_per_voxel = 2 * input_channels + self.merge.stored_per_voxel  # U_1, U_2
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         embedding_1, embedding_2 = self.projection_1(first), self.projection_2(second)
@@ -86,9 +113,12 @@ class CrossAttentionFusion(nn.Module):
             else:
                 gram = tokens @ tokens.mT  # (B, C, C)
                 scores = key.unflatten(0, heads) @ (gram @ value.T).unflatten(2, heads).transpose(1, 2)
-            if self.average:
-                scores = scores / tokens.shape[2]
+            scores = self._over_voxels(scores, voxels=tokens.shape[2])
             return torch.softmax(scores / scores.shape[2] ** 0.5, dim=2)
+
+    def _over_voxels(self, total: torch.Tensor, voxels: int) -> torch.Tensor:
+        """What stands for K^T V: its mean over the voxels."""
+        return total / voxels
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:
@@ -113,7 +143,7 @@ def fold(weight: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
     return torch.einsum("ohe,bhde->bohd", heads, context.to(weight.dtype)).flatten(2)
 
 
-class LinearMerge(nn.Module):
+class LinearMerge(Merge):
     """One linear map of both groups and their attended embeddings, then norm and activation.
 
         fused = phi(N(A X_1 + B X_2 + C (U_1 G_2) + D (U_2 G_1)))
@@ -122,15 +152,7 @@ class LinearMerge(nn.Module):
     product of [X_1, X_2, U_1, U_2]. No attended map of many voxels is formed.
     Departure: replaces the published merge (ResidualMerge), which learned slower on glioma data in two seeds.
 
-    Args:
-        conv_op: nn.Conv2d or nn.Conv3d.
-        input_channels: C, channels of each input.
-        output_channels: channels of the fused map.
-        norm: makes N for a number of channels.
-        nonlin: makes phi.
-
-    Shape:
-        X_i, U_i (B, C, *S) and G_i (B, h, d, d) -> (B, output_channels, *S).
+    Args and Shape: see Merge.
     """
 
     def __init__(
@@ -147,6 +169,7 @@ class LinearMerge(nn.Module):
         self.attended_1 = conv_op(input_channels, output_channels, 1, bias=False)
         self.attended_2 = conv_op(input_channels, output_channels, 1, bias=False)
         self.norm_nonlin = nn.Sequential(norm(output_channels), nonlin())
+        self.stored_per_voxel = 4 * input_channels + 2 * output_channels  # the four maps; what N takes, phi's output
 
     def forward(
         self,
@@ -157,19 +180,22 @@ class LinearMerge(nn.Module):
         embedding_2: torch.Tensor,
         context_1: torch.Tensor,
     ) -> torch.Tensor:
-        weights = [conv.weight.flatten(1) for conv in (self.skip_1, self.skip_2, self.attended_1, self.attended_2)]
         if few_voxels(first):
-            maps = (first, second, attend(embedding_1, context_2), attend(embedding_2, context_1))
-        else:
-            maps = (first, second, embedding_1, embedding_2)
-            weights[2:] = fold(weights[2], context_2), fold(weights[3], context_1)
+            attended_1, attended_2 = attend(embedding_1, context_2), attend(embedding_2, context_1)
+            attended = self.attended_1(attended_1) + self.attended_2(attended_2)
+            return self.norm_nonlin(self.skip_1(first) + self.skip_2(second) + attended)
+        skip_1, skip_2, weight_1, weight_2 = (
+            conv.weight.flatten(1) for conv in (self.skip_1, self.skip_2, self.attended_1, self.attended_2)
+        )
+        weights = (skip_1, skip_2, fold(weight_1, context_2), fold(weight_2, context_1))
         weight = torch.cat([w.expand(len(first), -1, -1) for w in weights], dim=2)  # (B, C_out, 4C)
+        maps = (first, second, embedding_1, embedding_2)
         assert self.skip_1.bias is not None  # the bias of all four
         merged = torch.baddbmm(self.skip_1.bias[:, None], weight, torch.cat(maps, dim=1).flatten(2))  # (B, C_out, N)
         return self.norm_nonlin(merged.unflatten(2, first.shape[2:]))
 
 
-class ResidualMerge(nn.Module):
+class ResidualMerge(Merge):
     """The published merge: residual attention, a projection and norm shared by both groups, a channel embedding.
 
         Y_1 = X_1 + U_1 G_2,  Y_2 = X_2 + U_2 G_1;  Z_i = N_z(Y_i W + b);  M = [Z_1, Z_2]
@@ -177,16 +203,7 @@ class ResidualMerge(nn.Module):
 
     Source: paper, MCAFM; published, N_z is LayerNorm over channels and N is BatchNorm.
 
-    Args:
-        conv_op: nn.Conv2d or nn.Conv3d.
-        input_channels: C, channels of each input.
-        output_channels: channels of the fused map.
-        token_norm: makes N_z for a number of channels.
-        norm: makes N for a number of channels.
-        nonlin: makes phi.
-
-    Shape:
-        X_i, U_i (B, C, *S) and G_i (B, h, d, d) -> (B, output_channels, *S).
+    Args and Shape: see Merge. token_norm makes N_z, where it is not N.
     """
 
     def __init__(
@@ -194,15 +211,17 @@ class ResidualMerge(nn.Module):
         conv_op: Callable[..., _ConvNd],
         input_channels: int,
         output_channels: int,
-        token_norm: Callable[[int], nn.Module],
         norm: Callable[[int], nn.Module],
         nonlin: Callable[[], nn.Module],
+        token_norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.project = nn.Sequential(conv_op(input_channels, input_channels, 1), token_norm(input_channels))
+        self.project = nn.Sequential(conv_op(input_channels, input_channels, 1), (token_norm or norm)(input_channels))
         self.residual = conv_op(2 * input_channels, output_channels, 1, bias=False)
         self.embed = nn.Sequential(conv_op(2 * input_channels, output_channels, 1), nonlin(), norm(output_channels))
         self.norm = norm(output_channels)
+        # Y_i, W Y_i and M; phi's output, the sum and its norm
+        self.stored_per_voxel = 6 * input_channels + 3 * output_channels
 
     def forward(
         self,
@@ -223,18 +242,10 @@ class ResidualMerge(nn.Module):
         return self.norm(self.residual(merged) + self.embed(merged))
 
 
-class ConcatenationFusion(nn.Module):
+class ConcatenationFusion(Fusion):
     """Fusion without attention: fused = phi(N(A X_1 + B X_2)). The ablation of CrossAttentionFusion.
 
-    Args:
-        conv_op: nn.Conv2d or nn.Conv3d.
-        input_channels: channels of each input.
-        output_channels: channels of the fused map.
-        norm: makes N for a number of channels.
-        nonlin: makes phi.
-
-    Shape:
-        two of (B, C, *S) -> (B, output_channels, *S).
+    Args and Shape: see Fusion.
     """
 
     def __init__(
@@ -244,16 +255,31 @@ class ConcatenationFusion(nn.Module):
         output_channels: int,
         norm: Callable[[int], nn.Module],
         nonlin: Callable[[], nn.Module],
+        **_: Any,
     ) -> None:
         super().__init__()
         self.merge = nn.Sequential(conv_op(2 * input_channels, output_channels, 1), norm(output_channels), nonlin())
+        self.stored_per_voxel = 2 * input_channels + 2 * output_channels  # [X_1, X_2]; what N takes, phi's output
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         return self.merge(torch.cat((first, second), dim=1))
 
 
-class PlainConcatenation(nn.Module):
+class PlainConcatenation(Fusion):
     """fused = [X_1, X_2], with no parameters: two of (B, C, *S) -> (B, 2C, *S). Used at full resolution."""
+
+    stored_per_voxel = 0  # the decoder copies it into a concatenation of its own
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         return torch.cat((first, second), dim=1)
+
+
+# What the arguments fusion and fusion_merge choose from, in plans files too.
+FUSIONS: dict[str, type[Fusion]] = {
+    "cross_attention": CrossAttentionFusion,
+    "concatenation": ConcatenationFusion,
+}
+MERGES: dict[str, type[Merge]] = {"linear": LinearMerge, "residual": ResidualMerge}

@@ -3,8 +3,8 @@
     x -> split into pairs -> shared 1x1 conv, shared stem -> two ResNet-50 trunks  (1/2, 1/4, 1/8, 1/16)
       -> cross-attention fusion at every level                                    (fusion.py)
       -> multi-scale context on the deepest level                                 (context.py)
-      -> D_{l-1} = block(D_l) + comm(fused_{l-1}, D_l), from the deepest level up (decoder.py)
-      -> head from half to full resolution
+      -> D_{l-1} = block(D_l) + comm(fused_{l-1}, D_l), from the deepest level up
+      -> head from half to full resolution                                        (published_blocks.py)
 
 Paper: Cheng, Zheng, Wang, Biomedical Signal Processing and Control, 2025, 106876, doi:10.1016/j.bspc.2024.106876. The
 network that nnU-Net users want is CFNet (cfnet.py); this one is for comparison, and for checkpoints of the release
@@ -14,21 +14,26 @@ network that nnU-Net users want is CFNet (cfnet.py); this one is for comparison,
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from nnunetv2_cfnet.architecture.context import MultiScaleContext
-from nnunetv2_cfnet.architecture.decoder import CommunicationGate, FeatureCommunication, UpsamplingBlock
-from nnunetv2_cfnet.architecture.encoders import check_modality_groups
-from nnunetv2_cfnet.architecture.fusion import ChannelLayerNorm, CrossAttentionFusion, ResidualMerge
+from nnunetv2_cfnet.architecture.arguments import check_modality_groups
+from nnunetv2_cfnet.architecture.published_blocks import (
+    NORM,
+    RELU,
+    FeatureCommunication,
+    PublishedContext,
+    PublishedFusion,
+    PublishedGate,
+    PublishedHead,
+    UpsamplingBlock,
+)
 
 LEVELS = (64, 256, 512, 1024)  # channels at strides 2, 4, 8, 16
 TOTAL_STRIDE = 16
 HEADS = (1, 2, 4, 8)
-DILATIONS = (1, 2, 3, 4)
 RESNET = "resnet50.a1_in1k"  # what "resnet50" means to timm
 
 
@@ -75,7 +80,6 @@ class PublishedCFNet(nn.Module):
             )
         self.input_channels = input_channels
         self.num_classes = num_classes
-        norm, relu = nn.BatchNorm2d, partial(nn.ReLU, inplace=True)
         self.modality_groups = [list(group) for group in modality_groups]
         self.pair_projection = nn.Conv2d(len(modality_groups[0]), 3, 1)
         first, second = _resnet50(), _resnet50()
@@ -85,41 +89,15 @@ class PublishedCFNet(nn.Module):
             nn.Sequential(OrderedDict(layer1=resnet.layer1, layer2=resnet.layer2, layer3=resnet.layer3))
             for resnet in (first, second)
         )
-        self.fusion = nn.ModuleList(
-            CrossAttentionFusion(
-                nn.Conv2d,
-                channels,
-                heads,
-                merge=ResidualMerge(nn.Conv2d, channels, channels, token_norm=ChannelLayerNorm, norm=norm, nonlin=relu),
-                nonlin=relu,
-                context_scale="sum",
-            )
-            for channels, heads in zip(LEVELS, HEADS, strict=True)
-        )
-        self.context = MultiScaleContext(
-            nn.Conv2d,
-            LEVELS[-1],
-            kernel_size=(3, 3),
-            dilations=[(dilation, dilation) for dilation in DILATIONS],
-            norm=norm,
-            nonlin=relu,
-            branch_softmax="concatenated",
-            dropout_p=0.5,
-        )
+        self.fusion = nn.ModuleList(map(PublishedFusion, LEVELS, HEADS))
+        self.context = PublishedContext(LEVELS[-1])
         steps = list(zip(LEVELS[::-1], LEVELS[-2::-1], strict=False))  # (deep, shallow), coarsest first
         self.upsampling = nn.ModuleList(
-            UpsamplingBlock(nn.Conv2d, nn.ConvTranspose2d, deep, shallow, norm=norm, nonlin=relu)
+            UpsamplingBlock(nn.Conv2d, nn.ConvTranspose2d, deep, shallow, norm=NORM, nonlin=RELU)
             for deep, shallow in steps
         )
         self.communication = nn.ModuleList(
-            FeatureCommunication(
-                nn.Conv2d,
-                shallow,
-                deep,
-                upsample_mode="bilinear",
-                gate=CommunicationGate(nn.Conv2d, shallow, kernel_size=3, norm=norm, nonlin=relu, rectify=True),
-                norm=norm,
-            )
+            FeatureCommunication(nn.Conv2d, shallow, deep, "bilinear", gate=PublishedGate(shallow), norm=NORM)
             for deep, shallow in steps
         )
         self.head = PublishedHead(LEVELS[0], num_classes)
@@ -145,29 +123,6 @@ class PublishedCFNet(nn.Module):
             features = layer(features)
             levels.append(features)
         return levels
-
-
-class PublishedHead(nn.Module):
-    """Logits at full resolution: transposed conv3x3/2, ReLU, conv3x3, ReLU, conv2x2. Source: paper, head.
-
-    Args:
-        input_channels: channels of D_1.
-        num_classes: output channels.
-        hidden_channels: channels between the convs.
-
-    Shape:
-        (B, input_channels, H/2, W/2) -> (B, num_classes, H, W).
-    """
-
-    def __init__(self, input_channels: int, num_classes: int, hidden_channels: int = 32) -> None:
-        super().__init__()
-        self.upsample = nn.ConvTranspose2d(input_channels, hidden_channels, 3, stride=2)
-        self.conv = nn.Conv2d(hidden_channels, hidden_channels, 3)
-        # nnU-Net's -pretrained_weights starts what is so named anew, and asks all else to have the same shape
-        self.seg_layers = nn.ModuleList([nn.Conv2d(hidden_channels, num_classes, 2, padding=1)])
-
-    def forward(self, deep: torch.Tensor) -> torch.Tensor:
-        return self.seg_layers[0](torch.relu(self.conv(torch.relu(self.upsample(deep)))))
 
 
 def _resnet50() -> Any:

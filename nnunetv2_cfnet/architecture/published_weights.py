@@ -62,7 +62,7 @@ RELEASE_UNUSED = re.compile(
     r"(?:encoder_two_(?:conv1|bn1)|encoder_(?:one|two)_layer4|encoder_downsampling[1-4]|conv[0-4]|"
     r"(?:local|global)_att[0-4]|aspp2|aspp3\.ln|fusion_layer[0-3]|multi_modal_process[1-3]\.final_conv_bn)(?=\.)"
 )
-# The release calls the list `modules`, which breaks its forward: whoever made it run has renamed it.
+# The release calls the list `modules`, which breaks its forward: those who made it run renamed it.
 PARALLEL_PREFIX = re.compile(r"(?:module\.)+")  # of DataParallel; matched at the start alone
 FUSION_ENTRY = re.compile(r"(?P<list>.+)\.(?P<entry>[0-3]\.(?:cross|channel_emb)\..+)")
 
@@ -140,7 +140,7 @@ def load_imagenet_weights(network: PublishedCFNet) -> str:
         weights = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
         for part in (network.stem, network.first, network.second):
             part.load_state_dict({name: weights[name] for name in part.state_dict()})
-    # no network, a wrong hash, a damaged file: whatever it is, the way out is the same
+    # no network, a wrong hash, a damaged file: the same helps
     except Exception as error:
         raise UserError(
             f"the ImageNet weights of ResNet-50 can't be had ({type(error).__name__}: {error}). Download {url} "

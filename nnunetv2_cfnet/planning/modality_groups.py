@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from nnunetv2_cfnet.architecture.encoders import check_modality_groups, default_modality_groups
+from nnunetv2_cfnet.architecture.arguments import check_modality_groups, default_modality_groups
 
 # A key of dataset.json or of a plans file: two lists of channel names or indices.
 OVERRIDE_KEY = "cfnet_modality_groups"
@@ -85,9 +85,9 @@ def named_groups(override: object, names: list[str], where: str, example: str = 
         example: of what should be given there.
 
     Raises:
-        ValueError: not two lists, unknown channels, or channels that are left out; names them and the way out.
+        ValueError: not two lists, unknown channels, or channels that are left out; names them and what to do.
     """
-    way_out = f"Give two lists of channel names or indices, as in {example}; channels: {names}."
+    advice = f"Give two lists of channel names or indices, as in {example}; channels: {names}."
 
     def index_of(channel: object) -> int:
         if isinstance(channel, int) and not isinstance(channel, bool) and 0 <= channel < len(names):
@@ -95,11 +95,11 @@ def named_groups(override: object, names: list[str], where: str, example: str = 
         matches = [i for i, name in enumerate(names) if isinstance(channel, str) and name.lower() == channel.lower()]
         if len(matches) != 1:
             problem = "is the name of several channels" if matches else f"is none of the {len(names)} channel(s)"
-            raise ValueError(f"{where}: {channel!r} {problem}. {way_out}")
+            raise ValueError(f"{where}: {channel!r} {problem}. {advice}")
         return matches[0]
 
     if not isinstance(override, list) or not all(isinstance(group, list) for group in override):
-        raise ValueError(f"{where} is not two lists. {way_out}")
+        raise ValueError(f"{where} is not two lists. {advice}")
     groups = [[index_of(channel) for channel in group] for group in override]
     try:
         check_modality_groups(groups, len(names))
@@ -107,5 +107,5 @@ def named_groups(override: object, names: list[str], where: str, example: str = 
         raise ValueError(f"{where}: {error}") from error
     left_out = [name for index, name in enumerate(names) if not any(index in group for group in groups)]
     if left_out:
-        raise ValueError(f"{where}: channels {left_out} are in no group. {way_out}")
+        raise ValueError(f"{where}: channels {left_out} are in no group. {advice}")
     return groups

@@ -14,7 +14,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunetv2_cfnet.architecture.published_weights import load_imagenet_weights
-from nnunetv2_cfnet.planning.plans import CFNetPlans, cfnet_plans, keep_trained_plans, published_plans
+from nnunetv2_cfnet.planning.plans import CFNetPlans, cfnet_plans, published_plans
+from nnunetv2_cfnet.planning.trained_plans import keep_trained_plans
 
 # nnU-Net's own list (nnunetv2/training/nnUNetTrainer/variants/training_length/nnUNetTrainer_Xepochs.py)
 EPOCH_VARIANTS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)

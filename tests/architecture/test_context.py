@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from nnunetv2_cfnet.architecture.context import MultiScaleContext
 
 
-def make_context(size, dilations, kernel_size=None, **options) -> MultiScaleContext:
+def make_context(size, dilations, kernel_size=None) -> MultiScaleContext:
     dim = len(size)
     return MultiScaleContext(
         {2: nn.Conv2d, 3: nn.Conv3d}[dim],
@@ -19,7 +19,6 @@ def make_context(size, dilations, kernel_size=None, **options) -> MultiScaleCont
         dilations=dilations,
         norm=partial({2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dim], affine=True),
         nonlin=partial(nn.LeakyReLU, inplace=True),
-        **options,
     )
 
 
@@ -64,18 +63,7 @@ def test_branch_weights_sum_to_one_across_branches():
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, 4))
 
 
-def test_concatenated_weights_sum_to_one_over_all_values():
-    module = make_context((6, 5), [[1, 1], [2, 2], [3, 3]], branch_softmax="concatenated")
-    weights = module._branch_weights(torch.randn(2, 3, 4, 6, 5))
-    torch.testing.assert_close(weights.sum(dim=(1, 2)), torch.ones(2))
-
-
 def test_every_context_parameter_gets_a_gradient():
     module = make_context((3, 5, 4), [[1, 1, 1], [2, 2, 2]])
     module(torch.randn(1, 16, 3, 5, 4)).square().sum().backward()
     assert [name for name, parameter in module.named_parameters() if parameter.grad is None] == []
-
-
-def test_unknown_branch_softmax_is_named():
-    with pytest.raises(ValueError, match=r"branch_softmax='all' is unknown"):
-        make_context((6, 5), [[1, 1]], branch_softmax="all")

@@ -9,13 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nnunetv2_cfnet.architecture.decoder import (
-    CoarseToFineDecoder,
-    CommunicationGate,
-    FeatureCommunication,
-    OpenGate,
-    UpsamplingBlock,
-)
+from nnunetv2_cfnet.architecture.decoder import CoarseToFineDecoder, CommunicationGate, OpenGate, Skip
 from nnunetv2_cfnet.architecture.fusion import PlainConcatenation
 
 NONLIN = partial(nn.LeakyReLU, inplace=True)
@@ -23,13 +17,13 @@ CONVS = {2: nn.Conv2d, 3: nn.Conv3d}
 NORMS = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
-def make_gate(dim: int, kernel_size: int = 1, **options) -> CommunicationGate:
+def make_gate(dim: int, kernel_size: int = 1) -> CommunicationGate:
     norm = partial(NORMS[dim], affine=True)
-    return CommunicationGate(CONVS[dim], 8, kernel_size=kernel_size, norm=norm, nonlin=NONLIN, **options)
+    return CommunicationGate(CONVS[dim], 8, kernel_size=kernel_size, norm=norm, nonlin=NONLIN)
 
 
-def naive_gate(gate: CommunicationGate, shallow: torch.Tensor, deep: torch.Tensor, rectify: bool) -> torch.Tensor:
-    _, conv, norm, *_ = gate.attention
+def naive_gate(gate: CommunicationGate, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
+    _, conv, norm, _ = gate.attention
     apply = {4: F.conv2d, 5: F.conv3d}[shallow.ndim]
     padding = conv.weight.shape[2] // 2
     logits = sum(  # the conv of a concatenation as a sum
@@ -37,23 +31,20 @@ def naive_gate(gate: CommunicationGate, shallow: torch.Tensor, deep: torch.Tenso
         for part, weight in zip((shallow, deep), conv.weight.chunk(2, dim=1), strict=True)
     )
     logits = norm(logits + conv.bias.view(1, -1, *[1] * (shallow.ndim - 2)))
-    return shallow / (1 + torch.exp(-(logits.clamp(min=0) if rectify else logits)))
+    return shallow / (1 + torch.exp(-logits))
 
 
-@pytest.mark.parametrize("rectify", [False, True])
 @pytest.mark.parametrize(("size", "kernel_size"), [((6, 5), 3), ((3, 5, 4), 1)])
-def test_gate_matches_float64_reference(size, kernel_size, rectify):
-    gate = make_gate(len(size), kernel_size, rectify=rectify).double()
+def test_gate_matches_float64_reference(size, kernel_size):
+    gate = make_gate(len(size), kernel_size).double()
     shallow, deep = torch.randn(2, 2, 8, *size, dtype=torch.float64)
-    expected = naive_gate(gate, shallow, deep, rectify)
+    expected = naive_gate(gate, shallow, deep)
     torch.testing.assert_close(gate(shallow, deep), expected, rtol=0, atol=1e-10)
 
 
 def test_gate_can_close():
-    """Without the published ReLU the gate reaches below 0.5; with it, it can't."""
-    shallow, deep = torch.ones(1, 8, 6, 5), torch.randn(1, 8, 6, 5)
-    assert make_gate(2)(shallow, deep).min() < 0.5
-    assert make_gate(2, rectify=True)(shallow, deep).min() >= 0.5
+    """The published one can't go below 0.5."""
+    assert make_gate(2)(torch.ones(1, 8, 6, 5), torch.randn(1, 8, 6, 5)).min() < 0.5
 
 
 def make_decoder(gates, recompute=False) -> CoarseToFineDecoder:
@@ -82,7 +73,7 @@ def fused_maps(dtype=torch.float64) -> list[torch.Tensor]:
 def decode(decoder: CoarseToFineDecoder, *maps: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
     """Run the decoder on fused maps, finest first: each skip is fused from the halves of its channels."""
     *skips, deepest = maps
-    return decoder(deepest, [(PlainConcatenation(), *skip.chunk(2, dim=1)) for skip in skips])
+    return decoder(deepest, [Skip(PlainConcatenation(), *skip.chunk(2, dim=1)) for skip in skips])
 
 
 def test_decoder_matches_float64_reference():
@@ -91,7 +82,7 @@ def test_decoder_matches_float64_reference():
     up_1, up_0 = decoder.transpconvs
     block_1, block_0 = decoder.stages
     e = F.conv_transpose3d(deep, up_1.weight, up_1.bias, stride=(2, 2, 2))
-    d_1 = block_1(torch.cat((e, naive_gate(decoder.gates[0], middle, e, rectify=False)), dim=1))
+    d_1 = block_1(torch.cat((e, naive_gate(decoder.gates[0], middle, e)), dim=1))
     e = F.conv_transpose3d(d_1, up_0.weight, up_0.bias, stride=(1, 2, 2))
     d_0 = block_0(torch.cat((e, fine), dim=1))
     logits = decode(decoder, fine, middle, deep)
@@ -159,37 +150,5 @@ def test_feature_map_count_is_half_of_what_is_stored(gate):
     recomputed = make_decoder([OpenGate(), gate], recompute=True)
     assert recomputed.compute_conv_feature_map_size((4, 8, 8)) == 2 * (finest + middle) + heads
     stored = make_decoder([OpenGate(), gate])
-    joined = finest + middle + (9 / 2 * middle if isinstance(gate, CommunicationGate) else 0)
+    joined = finest + middle + (4 / 2 * middle if isinstance(gate, CommunicationGate) else 0)
     assert stored.compute_conv_feature_map_size((4, 8, 8)) == 2 * (finest + middle) + heads + joined
-
-
-def test_communication_matches_float64_reference():
-    communication = FeatureCommunication(
-        nn.Conv3d, 8, 16, upsample_mode="trilinear", gate=make_gate(3), norm=nn.InstanceNorm3d
-    ).double()
-    shallow, deep = torch.randn(1, 8, 4, 6, 8).double(), torch.randn(1, 16, 2, 3, 4).double()
-    s = communication.shallow_projection[1](communication.shallow_projection[0](shallow))
-    e = communication.deep_projection[1](communication.deep_projection[0](deep))
-    e = F.interpolate(e, scale_factor=2, mode="trilinear", align_corners=False)
-    gated = naive_gate(communication.gate, s, e, rectify=False)
-    expected = e + communication.conv[1](
-        F.conv3d(gated, communication.conv[0].weight, communication.conv[0].bias, padding=1)
-    )
-    torch.testing.assert_close(communication(shallow, deep), expected, rtol=0, atol=1e-10)
-
-
-def test_upsampling_block_matches_float64_reference():
-    block = UpsamplingBlock(
-        nn.Conv3d, nn.ConvTranspose3d, 16, 8, norm=partial(nn.InstanceNorm3d, affine=True), nonlin=nn.ReLU
-    ).double()
-    x = torch.randn(1, 16, 3, 5, 4, dtype=torch.float64)
-    reduce, norm_1, _, up, norm_2, _, expand, norm_3, _ = block
-    # a transposed conv of stride 2 is a conv, flipped, of the input with zeros between its values
-    spread = torch.zeros(1, 4, 6, 10, 8, dtype=torch.float64)
-    spread[:, :, ::2, ::2, ::2] = F.relu(norm_1(F.conv3d(x, reduce.weight, reduce.bias)))
-    upsampled = F.conv3d(spread, up.weight.transpose(0, 1).flip(2, 3, 4), up.bias, padding=1)
-    expected = F.relu(norm_3(F.conv3d(F.relu(norm_2(upsampled)), expand.weight, expand.bias)))
-    output = block(x)
-    torch.testing.assert_close(output, expected, rtol=0, atol=1e-10)
-    output.square().sum().backward()
-    assert [name for name, parameter in block.named_parameters() if parameter.grad is None] == []

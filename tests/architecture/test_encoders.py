@@ -1,11 +1,9 @@
-"""The dual encoder: grouping, independence and widths."""
+"""The dual encoder: grouping and independence."""
 
-import pytest
 import torch
-from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
 from torch import nn
 
-from nnunetv2_cfnet.architecture.encoders import DualEncoder, default_encoder_features, default_modality_groups
+from nnunetv2_cfnet.architecture.encoders import DualEncoder
 
 
 def make_encoder(groups, input_channels) -> DualEncoder:
@@ -18,7 +16,7 @@ def make_encoder(groups, input_channels) -> DualEncoder:
         "n_conv_per_stage": [1, 1],
         "nonlin": nn.ReLU,
     }
-    return DualEncoder(input_channels, groups, PlainConvEncoder, arguments)
+    return DualEncoder(input_channels, groups, arguments)
 
 
 def test_each_group_sees_its_channels_alone():
@@ -47,40 +45,7 @@ def test_unequal_groups_differ_in_the_stems_only():
     assert different
 
 
-@pytest.mark.parametrize(
-    ("channels", "groups"),
-    [(1, [[0], [0]]), (2, [[0], [1]]), (3, [[0, 1], [2]]), (4, [[0, 1], [2, 3]]), (5, [[0, 1, 2], [3, 4]])],
-)
-def test_default_groups_are_halves(channels, groups):
-    assert default_modality_groups(channels) == groups
-
-
 def test_channels_of_no_group_go_to_both_encoders():
     """So that a cascade's one-hot channels need no entry of their own."""
     encoder = make_encoder([[0, 2], [1, 3]], 6)
     assert encoder.modality_groups == [[0, 2, 4, 5], [1, 3, 4, 5]]
-
-
-@pytest.mark.parametrize(
-    ("groups", "problem"),
-    [
-        ([[0, 1], [2, 4]], "there are only the channels 0 to 3"),
-        ([[0, 1, 2, 3], []], "two non-empty groups are needed"),
-        ([[0], [1], [2, 3]], "two non-empty groups are needed"),
-        ([[0, 0, 1], [2, 3]], "a group names a channel twice"),
-    ],
-)
-def test_groups_that_do_not_fit_are_named(groups, problem):
-    with pytest.raises(ValueError, match=f"does not fit an input of 4 channel.*{problem}"):
-        make_encoder(groups, 4)
-
-
-def test_default_widths_halve_fine_stages_and_keep_three_quarters_of_coarse_ones():
-    isotropic = [[1, 1, 1]] + [[2, 2, 2]] * 5
-    assert default_encoder_features([32, 64, 128, 256, 320, 320], isotropic) == [16, 32, 64, 192, 240, 240]
-    plane = [[1, 1]] + [[2, 2]] * 6
-    assert default_encoder_features([32, 64, 128, 256, 512, 512, 512], plane) == [16, 32, 64, 128, 256, 384, 384]
-
-
-def test_default_widths_of_odd_plans_are_rounded_up():
-    assert default_encoder_features([5, 1], [[1, 1, 1], [4, 4, 4]]) == [3, 1]

@@ -7,31 +7,26 @@ import torch
 from torch import nn
 
 from nnunetv2_cfnet.architecture.fusion import (
+    FUSIONS,
+    MERGES,
     ConcatenationFusion,
     CrossAttentionFusion,
-    LinearMerge,
     PlainConcatenation,
-    ResidualMerge,
 )
 
 NONLIN = partial(nn.LeakyReLU, inplace=True)
 SIZES = [(6, 5), (3, 5, 4), (3, 2), (1, 3, 2)]  # more voxels than the 8 channels, then fewer
 
 
-def make_fusion(dim: int, merge: str, channels: int = 8, output_channels: int = 12, **options) -> CrossAttentionFusion:
-    conv_op = {2: nn.Conv2d, 3: nn.Conv3d}[dim]
-    norm = partial({2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dim], affine=True)
-    merges = {
-        "linear": partial(LinearMerge, norm=norm, nonlin=NONLIN),
-        "residual": partial(ResidualMerge, token_norm=norm, norm=norm, nonlin=NONLIN),
-    }
+def make_fusion(dim: int, merge: str, channels: int = 8, output_channels: int = 12) -> CrossAttentionFusion:
     return CrossAttentionFusion(
-        conv_op,
+        {2: nn.Conv2d, 3: nn.Conv3d}[dim],
         channels,
+        output_channels,
         num_heads=2,
-        merge=merges[merge](conv_op, channels, output_channels),
+        merge=MERGES[merge],
+        norm=partial({2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dim], affine=True),
         nonlin=NONLIN,
-        **options,
     )
 
 
@@ -57,7 +52,7 @@ def naive_attention(fusion: CrossAttentionFusion, first: torch.Tensor, second: t
         heads = []
         for h in range(fusion.num_heads):
             channels = slice(h * d, (h + 1) * d)
-            scores = key[..., channels].transpose(1, 2) @ value[..., channels] / (n if fusion.average else 1) / d**0.5
+            scores = key[..., channels].transpose(1, 2) @ value[..., channels] / n / d**0.5
             heads.append(scores.softmax(dim=1))
         g.append(heads)
     swapped = [
@@ -67,10 +62,9 @@ def naive_attention(fusion: CrossAttentionFusion, first: torch.Tensor, second: t
     return x, u, swapped
 
 
-@pytest.mark.parametrize("context_scale", ["mean", "sum"])
 @pytest.mark.parametrize("size", SIZES)
-def test_linear_merge_matches_float64_reference(size, context_scale):
-    fusion = make_fusion(len(size), "linear", context_scale=context_scale).double()
+def test_linear_merge_matches_float64_reference(size):
+    fusion = make_fusion(len(size), "linear").double()
     first, second = torch.randn(2, 2, 8, *size, dtype=torch.float64)
     x, _, attended = naive_attention(fusion, first, second)
     merge = fusion.merge
@@ -96,23 +90,29 @@ def test_residual_merge_matches_float64_reference(size):
 
 def test_attention_swaps_the_contexts():
     """The second input changes what the first is attended with, not only what is merged beside it."""
-    fusion = make_fusion(2, "linear", context_scale="sum")
+    fusion = make_fusion(2, "linear")
     first, second = torch.randn(2, 1, 8, 6, 5)
     contexts = []
     fusion.merge.register_forward_pre_hook(lambda _, inputs: contexts.append(inputs[2]))
     fusion(first, second)
-    fusion(first, 2 * second)
+    fusion(first, 10 * second)
     assert not torch.allclose(contexts[0], contexts[1])
 
 
-@pytest.mark.parametrize("merge", ["linear", "residual"])
-def test_every_fusion_parameter_gets_a_gradient(merge):
-    fusion = make_fusion(3, merge)
-    fusion(*torch.randn(2, 1, 8, 3, 5, 4)).square().sum().backward()
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("name", FUSIONS)
+def test_every_fusion_gives_its_channels_and_each_parameter_a_gradient(name, merge):
+    parts = {"norm": partial(nn.InstanceNorm3d, affine=True), "nonlin": NONLIN}
+    fusion = FUSIONS[name](
+        conv_op=nn.Conv3d, input_channels=8, output_channels=12, num_heads=2, merge=MERGES[merge], **parts
+    )
+    fused = fusion(*torch.randn(2, 1, 8, 3, 5, 4))
+    assert fused.shape == (1, 12, 3, 5, 4)
+    fused.square().sum().backward()
     assert [name for name, parameter in fusion.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("merge", ["linear", "residual"])
+@pytest.mark.parametrize("merge", MERGES)
 def test_fusion_is_finite_in_fp16_over_two_million_voxels(merge):
     fusion = make_fusion(3, merge, channels=4, output_channels=4)
     inputs = [(10 * torch.randn(1, 4, 128, 128, 128)).requires_grad_() for _ in range(2)]
@@ -148,9 +148,4 @@ def test_concatenation_fusion_is_a_linear_map_of_both():
 
 def test_heads_that_do_not_divide_the_channels_are_named():
     with pytest.raises(ValueError, match=r"num_heads=3 does not divide input_channels=8"):
-        CrossAttentionFusion(nn.Conv2d, 8, num_heads=3, merge=nn.Identity(), nonlin=nn.ReLU)
-
-
-def test_unknown_context_scale_is_named():
-    with pytest.raises(ValueError, match=r"context_scale='max' is unknown; choose one of \('mean', 'sum'\)"):
-        make_fusion(2, "linear", context_scale="max")
+        CrossAttentionFusion(nn.Conv2d, 8, 8, num_heads=3, merge=nn.Identity, norm=nn.Identity, nonlin=nn.ReLU)

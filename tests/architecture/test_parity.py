@@ -1,21 +1,20 @@
 """The four modules in their published form give the published network's own outputs."""
 
-from functools import partial
-
 from torch import nn
 
-from nnunetv2_cfnet.architecture.context import MultiScaleContext
-from nnunetv2_cfnet.architecture.decoder import CommunicationGate, FeatureCommunication, UpsamplingBlock
-from nnunetv2_cfnet.architecture.fusion import ChannelLayerNorm, CrossAttentionFusion, ResidualMerge
+from nnunetv2_cfnet.architecture.published_blocks import (
+    FeatureCommunication,
+    PublishedContext,
+    PublishedFusion,
+    PublishedGate,
+    UpsamplingBlock,
+)
 
 MAX_ERROR = 1e-5
 
 
 def test_fusion_reproduces_published_mcafm(fill_published, published_input, published_outputs):
-    merge = ResidualMerge(
-        nn.Conv2d, 64, 64, token_norm=ChannelLayerNorm, norm=nn.BatchNorm2d, nonlin=partial(nn.ReLU, inplace=True)
-    )
-    fusion = CrossAttentionFusion(nn.Conv2d, 64, num_heads=4, merge=merge, nonlin=nn.ReLU, context_scale="sum")
+    fusion = PublishedFusion(64, num_heads=4)
     fill_published(
         fusion,
         {
@@ -36,16 +35,7 @@ def test_fusion_reproduces_published_mcafm(fill_published, published_input, publ
 
 
 def test_context_reproduces_published_mcpm(fill_published, published_input, published_outputs):
-    context = MultiScaleContext(
-        nn.Conv2d,
-        1024,
-        kernel_size=(3, 3),
-        dilations=[(k, k) for k in (1, 2, 3, 4)],
-        norm=nn.BatchNorm2d,
-        nonlin=nn.ReLU,
-        branch_softmax="concatenated",
-        dropout_p=0.5,
-    )
+    context = PublishedContext(1024)
     names = {"squeeze": "conv1", "expand.1": "conv2"}
     names |= {f"branches.{k}": f"context{k + 1}" for k in range(4)}
     names |= {f"selectors.{k}": f"fc{k + 1}" for k in range(4)}
@@ -55,8 +45,7 @@ def test_context_reproduces_published_mcpm(fill_published, published_input, publ
 
 
 def test_communication_reproduces_published_block(fill_published, published_input, published_outputs):
-    gate = CommunicationGate(nn.Conv2d, 64, kernel_size=3, norm=nn.BatchNorm2d, nonlin=nn.ReLU, rectify=True)
-    communication = FeatureCommunication(nn.Conv2d, 64, 256, upsample_mode="bilinear", gate=gate, norm=nn.BatchNorm2d)
+    communication = FeatureCommunication(nn.Conv2d, 64, 256, "bilinear", gate=PublishedGate(64), norm=nn.BatchNorm2d)
     fill_published(
         communication,
         {

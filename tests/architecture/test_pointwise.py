@@ -21,6 +21,18 @@ def test_matrix_product_is_the_conv(conv_op, size, bias):
         torch.testing.assert_close(one.grad, other.grad)
 
 
+def test_channels_last_and_autocast_change_nothing_but_precision():
+    conv = POINTWISE[nn.Conv3d](3, 4, 1)
+    x = torch.randn(2, 3, 4, 5, 6)
+    expected = conv(x)
+    torch.testing.assert_close(conv(x.to(memory_format=torch.channels_last_3d)), expected)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype=dtype):
+            output = conv(x)
+        assert output.dtype == dtype
+        torch.testing.assert_close(output.float(), expected, rtol=0.05, atol=0.05)
+
+
 def test_nnunets_initialisation_takes_it_for_a_conv():
     conv = POINTWISE[nn.Conv3d](3, 4, 1)
     InitWeights_He(1e-2)(conv)

@@ -35,15 +35,9 @@ def test_has_the_parameters_that_the_releases_forward_uses_and_no_others(release
     assert count_parameters(PublishedCFNet(4, num_classes=4)) == used == 51_446_349
 
 
-def test_every_parameter_gets_a_gradient():
-    network = PublishedCFNet(4, num_classes=3)
-    network(torch.randn(2, 4, 32, 48)).square().sum().backward()
-    without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
-    assert not without
-
-
-@pytest.mark.parametrize("num_classes", [1, 3, 9])
-@pytest.mark.parametrize(("channels", "groups"), [(4, ((0, 2), (1, 3))), (2, ((0,), (1,))), (1, ((0,), (0,)))])
+@pytest.mark.parametrize(
+    ("channels", "groups", "num_classes"), [(4, ((0, 2), (1, 3)), 3), (2, ((0,), (1,)), 1), (1, ((0,), (0,)), 9)]
+)
 def test_any_number_of_classes_and_equal_groups(channels, groups, num_classes):
     network = PublishedCFNet(channels, num_classes, groups).eval()
     with torch.no_grad():
@@ -70,7 +64,7 @@ def test_groups_choose_the_encoders_channels(seeded):
     ],
 )
 def test_an_input_of_another_shape_is_refused(shape, message):
-    with pytest.raises(ValueError, match=message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
         PublishedCFNet(4, 4)(torch.zeros(shape))
 
 
@@ -97,11 +91,15 @@ def test_construction_loads_no_weights(monkeypatch):
     assert not torch.equal(first.stem.conv1.weight, second.stem.conv1.weight)
 
 
-def test_traces_as_one_graph():
-    network = PublishedCFNet(4, num_classes=4).eval()  # without dropout's random numbers
+def test_training_traces_as_one_graph_and_every_parameter_gets_a_gradient():
+    network = PublishedCFNet(4, num_classes=3)
+    network.context.dropout.p = 0.0  # so that both draw the same
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
-    x = torch.randn(1, 4, 32, 32)
-    torch.testing.assert_close(compiled(x), network(x))
+    x = torch.randn(2, 4, 32, 48)
+    logits = compiled(x)
+    torch.testing.assert_close(logits, network(x))
+    logits.square().sum().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
 def test_attention_is_finite_in_half_precision_on_a_whole_slice():
@@ -128,10 +126,3 @@ def test_memory_is_what_the_docs_say():
     times = f"{mib['published'] / mib['own']:.1f} times"
     assert f"{times} what the plan's 2D U-Net stores" in page
     assert f"A slice stores {times} what nnU-Net plans for" in (docs.parent / "README.md").read_text()
-
-
-def test_training_traces_as_one_graph_and_every_parameter_gets_a_gradient():
-    network = PublishedCFNet(4, num_classes=4)
-    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
-    compiled(torch.randn(2, 4, 32, 32)).square().sum().backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())

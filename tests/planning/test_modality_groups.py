@@ -94,7 +94,7 @@ def test_a_dataset_without_channel_names_is_named():
         ([[True, 2], [1, 3]], r"True is none of the 4 channel\(s\)"),
     ],
 )
-def test_wrong_overrides_are_named_with_the_way_out(override, problem):
+def test_wrong_overrides_are_named_with_what_to_do(override, problem):
     with pytest.raises(ValueError, match=rf"cfnet_modality_groups=.* in dataset\.json.*{problem}.*Give two lists"):
         resolve_modality_groups(dataset("T1", "T1ce", "T2", "FLAIR", cfnet_modality_groups=override), {})
 
