@@ -71,11 +71,6 @@ class Inspection(NamedTuple):
     digests: dict[str, bytes]
 
 
-def check_case(case: SourceCase, edition: Edition) -> list[Finding]:
-    """Everything that is wrong with a case, taken alone."""
-    return inspect_case(case, edition).findings
-
-
 def inspect_case(case: SourceCase, edition: Edition) -> Inspection:
     """Everything that is wrong with a case: files, then voxels, then how they lie."""
     defects = _check_files(case, edition)
@@ -113,7 +108,15 @@ def check_source(source: Source, inspections: Sequence[Inspection]) -> list[Find
             message = f"has the same voxels as {twin}. Keep one of the two, or fetch them anew."
             findings.append(Finding(case.name, Severity.ERROR, Kind.DUPLICATE, f"{case.name} {message}"))
         first_with |= {digest: case.name for digest in inspection.digests.values() if digest not in first_with}
-    return [*findings, *_check_lost_segmentations(source), *check_unclaimed(source)]
+    unclaimed = "{} belongs to no case and is left out: give it the name of edition {} if it should."
+    return [
+        *findings,
+        *_check_lost_segmentations(source),
+        *(
+            Finding("-", Severity.WARNING, Kind.UNCLAIMED, unclaimed.format(path, source.edition.name))
+            for path in source.unclaimed
+        ),
+    ]
 
 
 def _check_lost_segmentations(source: Source) -> list[Finding]:
@@ -132,15 +135,6 @@ def _folder_of(case: SourceCase) -> Path:
     """Where a case lies beside others: its own folder's, if it has one."""
     folder = next(paths[0] for paths in case.files.values() if paths).parent
     return folder.parent if folder.name == case.name else folder
-
-
-def check_unclaimed(source: Source) -> list[Finding]:
-    """A warning for each NIfTI file that no case claims."""
-    message = "{} belongs to no case and is left out: give it the name of edition {} if it should."
-    return [
-        Finding("-", Severity.WARNING, Kind.UNCLAIMED, message.format(path, source.edition.name))
-        for path in source.unclaimed
-    ]
 
 
 # Files
@@ -238,9 +232,10 @@ def _check_geometry(volume: Volume, reference: Volume, aligned: Callable[[Volume
     if own.size != theirs.size:
         message = f"{volume.title} has {listing(own.size)} voxels, {reference.title} has {listing(theirs.size)}."
         return [(Kind.SHAPE, f"{message} Fetch both anew: they are not of one grid.")]
-    if own.is_near(theirs):
+    differences = own.differences(theirs)
+    if not differences:
         return []
-    message = f"{volume.title} has another header than {reference.title}: {own.differences(theirs)}"
+    message = f"{volume.title} has another header than {reference.title}: {differences}"
     if aligned(volume):
         return [(Kind.HEADER, f"{message}; but their voxels align. --fix-headers gives it the latter's header.")]
     return [

@@ -4,7 +4,6 @@ import argparse
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -16,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.whole import check_place
 from nnunetv2_cfnet.host import find_trainer, nnunet_variable
 
 DESCRIPTION = "Check that training with CFNet would work here: a line for each thing it takes; exits 1 if not."
@@ -54,7 +54,7 @@ def run_doctor(stream: TextIO | None = None) -> int:
 def _checks() -> dict[str, Callable[[], str]]:
     """Each check by its name: it returns what it found, or raises: a UserError where it knows what to do."""
     return {
-        "python": _interpreter,
+        "python": lambda: f"{platform.python_version()} at {sys.executable}",
         "nnunetv2": lambda: _library("nnunetv2"),
         "dynamic-network-architectures": lambda: _library("dynamic-network-architectures"),
         "torch": lambda: _library("torch"),
@@ -64,10 +64,6 @@ def _checks() -> dict[str, Callable[[], str]]:
         "nnUNet_preprocessed": lambda: _folder("nnUNet_preprocessed"),
         "nnUNet_results": lambda: _folder("nnUNet_results"),
     }
-
-
-def _interpreter() -> str:
-    return f"{platform.python_version()} at {sys.executable}"
 
 
 def supported_versions(distribution: str) -> SpecifierSet:
@@ -155,17 +151,8 @@ def _folder(variable: str) -> str:
     folder = value.absolute()
     if variable == "nnUNet_raw" and not folder.exists():
         raise UserError(f"{value} does not exist; mend it with: mkdir -p {value}, and put your datasets there")
-    # nnU-Net makes the other two itself, so what has to be there is a folder to make them in.
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{value} cannot be written to ({existing}: {error.strerror}); "
-            f"change its permissions, or mend it with: export {variable}=/path/to/a/writable/folder"
-        ) from error
-    return str(value) if existing == folder else f"{value} (will be made by nnU-Net)"
+    check_place(folder, (), flag=variable)
+    return str(value) if folder.exists() else f"{value} (will be made by nnU-Net)"  # as it does with the other two
 
 
 def _encodable(line: str, stream: TextIO) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from nnunetv2_cfnet.brats.editions import CHANNELS, REGIONS
 from nnunetv2_cfnet.demo.phantom import FILE_ENDING, write_dataset
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.volumes import files_by_case
 from nnunetv2_cfnet.files.whole import check_place, whole_file
 from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
 
@@ -208,8 +209,7 @@ def draw_picture(work: Workplace) -> None:
     def read(path: Path) -> np.ndarray:
         return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
 
-    cases = [path.name.removesuffix(FILE_ENDING) for path in sorted((work.raw / "labelsTs").glob(f"*{FILE_ENDING}"))]
-    cases = cases[-PICTURE_CASES:]
+    cases = list(files_by_case(work.raw / "labelsTs", FILE_ENDING))[-PICTURE_CASES:]
     colours = ListedColormap([colour for _, colour in LABEL_STYLES.values()])
     norm = BoundaryNorm([0.5, 1.5, 2.5, 3.5], ncolors=3)
     titles = [*CHANNELS, "reference", "prediction"]

@@ -114,13 +114,12 @@ def make_tissues(rng: np.random.Generator, shape: tuple[int, int, int], with_enh
 
 
 def make_case(
-    seed: int | list[int] | np.random.Generator, shape: tuple[int, int, int], with_enhancing: bool
+    seed: int | list[int], shape: tuple[int, int, int], with_enhancing: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make the images and the label map of one case.
 
     Args:
-        seed: Anything `numpy.random.default_rng` takes; equal seeds give equal cases. The tissues are drawn first, so
-            `make_tissues(numpy.random.default_rng(seed), ..)` gives the case's map.
+        seed: Equal seeds give equal cases.
         shape: As in `make_tissues`.
         with_enhancing: As in `make_tissues`.
 

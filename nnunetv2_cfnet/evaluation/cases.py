@@ -31,6 +31,7 @@ from nnunetv2_cfnet.evaluation.segmentations import (
 )
 from nnunetv2_cfnet.files.json_files import to_json
 from nnunetv2_cfnet.files.processes import check_num_processes, run, workers
+from nnunetv2_cfnet.files.volumes import files_by_case
 
 Result = TypeVar("Result")
 Metrics = dict[str, dict[str, float]]  # region -> metric -> value
@@ -56,7 +57,7 @@ def pair_files(labels: Path, predictions: Path, ending: str) -> dict[str, Pair]:
     Raises:
         UserError: they are not, or there are none.
     """
-    references, predicted = _files_of(labels, ending), _files_of(predictions, ending)
+    references, predicted = files_by_case(labels, ending), files_by_case(predictions, ending)
     for folder, files in ((labels, references), (predictions, predicted)):
         if not files:
             raise UserError(
@@ -120,14 +121,6 @@ def evaluate_pairs(
             _add_progress(progress_file, case, keys[case], metrics)
     rows = [{"case": case, "region": region, **values} for case in pairs for region, values in done[case].items()]
     return pandas.DataFrame(rows, columns=["case", "region", *METRICS])
-
-
-def _files_of(folder: Path, ending: str) -> dict[str, Path]:
-    return {
-        path.name.removesuffix(ending): path
-        for path in sorted(folder.iterdir())
-        if path.name.endswith(ending) and not path.name.startswith(".") and path.is_file()
-    }
 
 
 def _check_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWriter]) -> list[str]:

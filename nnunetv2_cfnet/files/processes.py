@@ -20,10 +20,6 @@ Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 
-def nothing_more() -> None:
-    """What most workers need beside prepare_worker."""
-
-
 def check_num_processes(num_processes: int) -> None:
     """A UserError if there are none."""
     if num_processes < 1:
@@ -44,9 +40,7 @@ def in_parallel(
 
 
 @contextmanager
-def workers(
-    num_processes: int, doing: str, prepare: Callable[[], None] = nothing_more
-) -> Iterator[ProcessPoolExecutor]:
+def workers(num_processes: int, doing: str, prepare: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
     """Processes to run functions in.
 
     Args:
@@ -84,11 +78,12 @@ def run(
         yield keys[future], future.result()
 
 
-def prepare_worker(more: Callable[[], None] = nothing_more) -> None:
+def prepare_worker(more: Callable[[], None] | None = None) -> None:
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # of odd headers: they would break the bar
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    more()
+    if more:
+        more()
 
 
 def _exit_with_parent() -> None:

@@ -6,6 +6,7 @@ and each model: the reference's regions are filled, the model's are lines of the
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +17,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from nnunetv2_cfnet.files.volumes import BROKEN
+from nnunetv2_cfnet.planning.modality_groups import FLAIR, T1CE
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.figures import Picture, add_legend, as_text, new_figure, to_png, wrapped
 
 # Bright on grey, and distinct to people with any colour vision; after Paul Tol's "Colour Schemes", 2021.
 REGION_COLOURS = ("#66CCEE", "#CCBB44", "#EE6677", "#44DD66", "#EE99EE", "#FF9933")
-# As planning/modality_groups.py spells them.
-FLAIR, T1CE = frozenset({"flair", "t2f"}), frozenset({"t1ce", "t1c", "t1gd", "t1post"})
 NO_IMAGE = "no image: reference's mask"
 MAX_CASE_BYTES = 700_000  # images take more than plots; see MAX_BYTES there
 
@@ -134,17 +134,16 @@ def _draw_case(comparison: Comparison, rank: str, case: str, dice: float) -> Pic
     panel = min(2.6, 10 / columns)
     panel_height = float(np.clip(panel * drawn.aspect * height / width, 0.5 * panel, 1.6 * panel))
     figure, grid = new_figure(rows, columns, height=rows * panel_height + 0.9, width=panel * columns)
-    masks = {region: tuple(labels) for region, labels in comparison.regions.items()}
     for row, (channel, image) in zip(grid, backgrounds.items(), strict=True):
         for axes in row:
             _draw_image(axes, image, drawn.aspect)
-            _fill(axes, drawn.reference, masks, alpha=0.45 if axes is row[0] else 0.25)
+            _fill(axes, drawn.reference, comparison.regions, alpha=0.45 if axes is row[0] else 0.25)
         row[0].set_ylabel(as_text(channel))
         for axes, prediction in zip(row[1:], drawn.predictions.values(), strict=True):
-            _outline(axes, prediction, masks)
+            _outline(axes, prediction, comparison.regions)
     for axes, title in zip(grid[0], ["reference", *drawn.predictions], strict=True):
         axes.set_title(wrapped(title, panel), fontsize=9)
-    colours = _region_colours(masks)
+    colours = _region_colours(comparison.regions)
     add_legend(
         figure, [Line2D([], [], color=colour, linewidth=3, label=as_text(name)) for name, colour in colours.items()]
     )
@@ -215,4 +214,4 @@ def _outer_first(labels: np.ndarray, regions: Mapping[str, tuple[int, ...]]) -> 
 
 
 def _region_colours(regions: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    return {region: REGION_COLOURS[index % len(REGION_COLOURS)] for index, region in enumerate(regions)}
+    return dict(zip(regions, cycle(REGION_COLOURS), strict=False))
