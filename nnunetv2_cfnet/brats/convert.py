@@ -306,18 +306,15 @@ def _write_descriptions(
         source_cases={case.name: case.name for case in cases},  # the same here; export_brats takes others too
         label_order=label_order,
     )
+    splits_json = json.dumps(splits, indent=4)
     if splits:
-        (target.unfinished / SPLITS).write_text(json.dumps(splits, indent=4))
+        (target.unfinished / SPLITS).write_text(splits_json)
         print("splits_final.json: five folds, each patient in one; grades are spread where five patients share one.")
     elif num_training:
         print("No splits_final.json: five folds take at least five patients with segmentation. Train with fold all.")
-    _warn_of_older_splits(target.folder.name, splits)
-
-
-def _warn_of_older_splits(dataset: str, splits: list | None) -> None:
-    """nnU-Net keeps the splits of an earlier planning, and fails without a word where they differ."""
-    older = Path(os.environ.get("nnUNet_preprocessed", ""), dataset, SPLITS)
-    if older.is_file() and older.read_text() != json.dumps(splits, indent=4):
+    # nnU-Net keeps the splits of an earlier planning, and fails without a word where they differ
+    older = Path(os.environ.get("nnUNet_preprocessed", ""), target.folder.name, SPLITS)
+    if older.is_file() and older.read_text() != splits_json:
         print(f"{older} is of an earlier conversion: remove it before you plan, or nnU-Net stops there.")
 
 

@@ -5,18 +5,18 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TextIO
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.whole import check_place
-from nnunetv2_cfnet.host import find_trainer, nnunet_variable
+from nnunetv2_cfnet.host import VARIABLES, find_trainer, nnunet_variable
 
 DESCRIPTION = "Check that training with CFNet would work here: a line for each thing it takes; exits 1 if not."
 OURSELVES = "nnunetv2_cfnet"
@@ -36,8 +36,16 @@ def run(options: argparse.Namespace) -> int:
 def run_doctor(stream: TextIO | None = None) -> int:
     """Print one line for each check, with what to do where one failed; return the exit code, 1 if any did."""
     stream = stream or sys.stdout
+    # each returns what it found, or raises: a UserError where it knows what to do
+    checks: dict[str, Callable[[], str]] = {
+        "python": lambda: f"{platform.python_version()} at {sys.executable}",
+        **{library: partial(_library, library) for library in ("nnunetv2", "dynamic-network-architectures", "torch")},
+        "device": _device,
+        "trainer": _trainer,
+        **{variable: partial(_folder, variable) for variable in VARIABLES},
+    }
     num_failed = 0
-    for name, check in _checks().items():
+    for name, check in checks.items():
         try:
             mark, finding = "✓", check()
         # A half-installed library can raise anything while it is imported; it is what we are here to report.
@@ -51,39 +59,20 @@ def run_doctor(stream: TextIO | None = None) -> int:
     return 1 if num_failed else 0
 
 
-def _checks() -> dict[str, Callable[[], str]]:
-    """Each check by its name: it returns what it found, or raises: a UserError where it knows what to do."""
-    return {
-        "python": lambda: f"{platform.python_version()} at {sys.executable}",
-        "nnunetv2": lambda: _library("nnunetv2"),
-        "dynamic-network-architectures": lambda: _library("dynamic-network-architectures"),
-        "torch": lambda: _library("torch"),
-        "device": _device,
-        "trainer": _trainer,
-        "nnUNet_raw": lambda: _folder("nnUNet_raw"),
-        "nnUNet_preprocessed": lambda: _folder("nnUNet_preprocessed"),
-        "nnUNet_results": lambda: _folder("nnUNet_results"),
-    }
+def check_version(distribution: str) -> str:
+    """The installed version; a UserError, with the pip command that mends it, if it is missing or not supported.
 
-
-def supported_versions(distribution: str) -> SpecifierSet:
-    """The versions that this package's own requirements (pyproject.toml) allow, so that they are written once."""
+    Supported is what this package's own requirements (pyproject.toml) allow, so that it is written once.
+    """
     try:
         requirements = [Requirement(line) for line in requires(OURSELVES) or []]
     except PackageNotFoundError:
         raise UserError(
             f"{OURSELVES} is not installed in this Python; mend it with: pip install . in its source folder"
         ) from None
-    return next(
-        requirement.specifier
-        for requirement in requirements
-        if canonicalize_name(requirement.name) == canonicalize_name(distribution)
+    supported = next(
+        each.specifier for each in requirements if canonicalize_name(each.name) == canonicalize_name(distribution)
     )
-
-
-def check_version(distribution: str) -> str:
-    """The installed version; a UserError, with the pip command that mends it, if it is missing or not supported."""
-    supported = supported_versions(distribution)
     remedy = f'(supported: {supported or "any version"}); mend it with: pip install "{distribution}{supported}"'
     try:
         installed = version(distribution)

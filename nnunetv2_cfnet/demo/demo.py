@@ -19,6 +19,7 @@ from nnunetv2_cfnet.demo.phantom import FILE_ENDING, write_dataset
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.volumes import files_by_case
 from nnunetv2_cfnet.files.whole import check_place, whole_file
+from nnunetv2_cfnet.host import VARIABLES
 from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
 
 DATASET = "Dataset001_Phantom"
@@ -48,7 +49,7 @@ class Workplace:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.folders = {name: str(out / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+        self.folders = {name: str(out / name) for name in VARIABLES}
         self.raw, self.preprocessed, self.results = (Path(folder, DATASET) for folder in self.folders.values())
         self.predictions = out / "predictions"
         self.summary = self.predictions / "summary.json"

@@ -6,18 +6,17 @@ Each finished case is noted in a file, so that an interrupted evaluation goes on
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
 import torch
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from tqdm import tqdm
 
 from nnunetv2_cfnet import __version__
 from nnunetv2_cfnet.errors import NUM_LISTED, UserError, listing_of
@@ -33,7 +32,6 @@ from nnunetv2_cfnet.files.json_files import to_json
 from nnunetv2_cfnet.files.processes import check_num_processes, run, workers
 from nnunetv2_cfnet.files.volumes import files_by_case
 
-Result = TypeVar("Result")
 Metrics = dict[str, dict[str, float]]  # region -> metric -> value
 
 
@@ -113,10 +111,10 @@ def evaluate_pairs(
 
     with _executor(min(num_processes, len(todo)), description) as executor:
         check = partial(_check_pair, labelling=labelling, reader=reader)
-        problems = dict(_results(executor, check, todo, f"checking {description}"))
+        problems = dict(run(executor, check, todo, f"checking {description}"))
         _raise_problems([problem for case in todo for problem in problems[case]], description)
         evaluate_pair = partial(_evaluate_pair, labelling=labelling, reader=reader)
-        for case, metrics in _results(executor, evaluate_pair, todo, f"evaluating {description}"):
+        for case, metrics in run(executor, evaluate_pair, todo, f"evaluating {description}"):
             done[case] = metrics
             _add_progress(progress_file, case, keys[case], metrics)
     rows = [{"case": case, "region": region, **values} for case in pairs for region, values in done[case].items()]
@@ -173,17 +171,6 @@ def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecu
 
 def _use_one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def _results(
-    executor: ProcessPoolExecutor | None, function: Callable[[Pair], Result], pairs: Mapping[str, Pair], title: str
-) -> Iterator[tuple[str, Result]]:
-    """Case and function(pair) of all cases as they are finished, with a bar."""
-    if executor:
-        yield from run(executor, function, pairs, title)
-    else:
-        for case, pair in tqdm(pairs.items(), desc=title, unit="case"):
-            yield case, function(pair)
 
 
 def _raise_problems(problems: Sequence[str], description: str) -> None:

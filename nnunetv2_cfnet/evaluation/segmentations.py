@@ -94,10 +94,15 @@ def check_segmentation(
     """What is wrong with a file, a sentence each; and what is in it, if it can be read."""
     problems = []
     try:
-        problems += _find_unsound_voxels(file)
+        # SimpleITK reads NaN in NIfTI as 0, and takes files for whole that were cut off
+        num_bad = count_non_finite(file) if file.name.endswith((".nii", ".nii.gz")) else 0
+        if num_bad:
+            problems.append(f"{file} has {num_bad} voxels that are NaN or infinite. Make it again.")
         segmentation = read_segmentation(file, reader)
     except UserError as error:
         return [*problems, str(error)], None
+    except BROKEN as error:
+        return [_unreadable(file, error)], None
     return [*problems, *_find_unknown_values(file, segmentation.labels, labelling)], segmentation
 
 
@@ -111,28 +116,13 @@ def read_segmentation(file: Path, reader: type[BaseReaderWriter]) -> Segmentatio
         with redirect_stdout(io.StringIO()):  # warnings, that would break the bar
             array, properties = reader().read_seg(str(file))
     except Exception as error:  # every format's library has its own
-        raise UserError(f"{file} can't be read: {reason(error)}. Make it again.") from error
+        raise UserError(_unreadable(file, error)) from error
     spacing_mm = tuple(float(spacing) for spacing in properties["spacing"])
     if len(array) != 1:
         raise UserError(f"{file} has {len(array)} channels, and a segmentation has one. Save it with one.")
     if not all(0 < spacing < math.inf for spacing in spacing_mm):
         raise UserError(f"{file} has the spacing {spacing_mm}, which is not positive. Mend its header.")
     return Segmentation(array[0], spacing_mm, _geometry(properties))
-
-
-def _find_unsound_voxels(file: Path) -> list[str]:
-    """NaN, which SimpleITK reads as 0 in NIfTI; it also takes such files for whole when they were cut off.
-
-    Raises:
-        UserError: the file was cut off.
-    """
-    if not file.name.endswith((".nii", ".nii.gz")):
-        return []
-    try:
-        num_bad = count_non_finite(file)
-    except BROKEN as error:
-        raise UserError(f"{file} can't be read: {reason(error)}. Make it again.") from error
-    return [f"{file} has {num_bad} voxels that are NaN or infinite. Make it again."] if num_bad else []
 
 
 def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -> list[str]:
@@ -144,6 +134,10 @@ def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -
         f"{file} has the values {values}, which are no labels of dataset.json ({known}). Use the dataset.json that "
         "belongs to it, or mend the file."
     ]
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    return f"{file} can't be read: {reason(error)}. Make it again."
 
 
 def _geometry(properties: Mapping[str, Any]) -> Geometry:

@@ -65,9 +65,17 @@ def workers(num_processes: int, doing: str, prepare: Callable[[], None] | None =
 
 
 def run(
-    executor: ProcessPoolExecutor, function: Callable[[Case], Result], cases: Mapping[Key, Case], title: str
+    executor: ProcessPoolExecutor | None, function: Callable[[Case], Result], cases: Mapping[Key, Case], title: str
 ) -> Iterator[tuple[Key, Result]]:
-    """Key and function(case) of all cases as they are finished, with a bar; an exception at once."""
+    """Key and function(case) of all cases as they are finished, with a bar; an exception at once.
+
+    Args:
+        executor: None does them in this process, one after the other.
+    """
+    if executor is None:
+        for key, case in tqdm(cases.items(), desc=title, unit="case"):
+            yield key, function(case)
+        return
     # Ctrl-C reaches all processes of a terminal: workers are started ignoring it, the main process alone deals with it
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

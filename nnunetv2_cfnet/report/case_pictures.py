@@ -41,17 +41,13 @@ class Slice(NamedTuple):
     place: str
 
 
-class CasePictures(NamedTuple):
-    """The pictures, and why there are none of a case."""
-
-    pictures: list[Picture]
-    problems: list[str]
-
-
-def case_pictures(comparison: Comparison) -> CasePictures:
+def case_pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     """Draw the first model's best, median and worst case by mean Dice over the regions, BraTS's rule.
 
     A case whose files can't be read is a problem to report, and no reason to have no report.
+
+    Returns:
+        The pictures, and why there are none of a case.
     """
     pictures, problems = [], []
     for rank, (case, dice) in notable_cases(comparison.models[0]).items():
@@ -59,7 +55,7 @@ def case_pictures(comparison: Comparison) -> CasePictures:
             pictures.append(_draw_case(comparison, rank, case, dice))
         except BROKEN as error:
             problems.append(f"The {rank} case, {case}, can't be drawn: {str(error).strip()}")
-    return CasePictures(pictures, problems)
+    return pictures, problems
 
 
 def notable_cases(model: Model) -> dict[str, tuple[str, float]]:

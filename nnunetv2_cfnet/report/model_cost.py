@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.host import VARIABLES
 from nnunetv2_cfnet.report.comparison import Cost, Curves
 
 # What training_step puts before its findings. It stands here, since importing nnU-Net's trainer takes seconds.
@@ -82,7 +83,7 @@ def measure_cost(model_folder: Path, configuration: str, device: str) -> Cost:
     with tempfile.TemporaryDirectory(prefix="nnunetv2_cfnet_cost_") as folder:
         environment = {
             **os.environ,
-            **dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), folder),
+            **dict.fromkeys(VARIABLES, folder),
             "nnUNet_wandb_enabled": "0",
             # glibc alone reads it: a threshold that is set stays as it is, and doesn't grow with what was freed
             "MALLOC_MMAP_THRESHOLD_": "65536",

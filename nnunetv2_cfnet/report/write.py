@@ -96,7 +96,7 @@ def write_report(comparison: Comparison, out: Path) -> None:
 def make_sections(comparison: Comparison) -> list[Section]:
     """All of the report in reading order; parts that there is nothing to say about are left out."""
     replicates = replicate_table(comparison)
-    cases = case_pictures(comparison)
+    pictures_of_cases, problems = case_pictures(comparison)
     provenance = Table("Made with", ("what", "value"), list(comparison.provenance.items()), text_columns=(0, 1))
     sections = [
         Section("verdict", "Verdict", verdicts=verdicts(comparison), paragraphs=_reservations(comparison)),
@@ -108,7 +108,7 @@ def make_sections(comparison: Comparison) -> list[Section]:
         Section("curves", "Training curves", pictures=training_curves(comparison)),
         Section("boxes", "All cases", pictures=box_plots(comparison)),
         Section("differences", "Paired differences", pictures=difference_plots(comparison)),
-        Section("cases", "Best, median and worst case", paragraphs=cases.problems, pictures=cases.pictures),
+        Section("cases", "Best, median and worst case", paragraphs=problems, pictures=pictures_of_cases),
         Section("how", "How it was computed", paragraphs=_definitions(comparison)),
         Section("provenance", "Provenance", tables=[provenance]),
     ]
