@@ -157,7 +157,7 @@ def _evaluate_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWrit
 def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecutor | None]:
     """Processes to run cases in; None where this one will do, which has loaded what takes seconds."""
     executor = (
-        workers(num_processes, f"working on {description}", prepare=_use_one_thread)
+        workers(num_processes, f"working on {description}", prepare=partial(torch.set_num_threads, 1))
         if num_processes > 1
         else nullcontext()
     )
@@ -167,10 +167,6 @@ def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecu
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on where this one was.", file=sys.stderr)
         raise
-
-
-def _use_one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _raise_problems(problems: Sequence[str], description: str) -> None:

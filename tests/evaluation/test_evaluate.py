@@ -341,8 +341,7 @@ def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_pat
     pandas.testing.assert_frame_equal(rows, expected)
 
 
-def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(cases, "_use_one_thread", None)  # without the seconds for torch
+def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():
     message = "A process was killed while working on cases, most likely for want of memory: .* with a smaller -np"
     with pytest.raises(UserError, match=message), cases._executor(2, "cases") as executor:
         list(cases.run(executor, os._exit, {"case": 1}, "evaluating"))
