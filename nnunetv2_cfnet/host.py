@@ -11,9 +11,11 @@ from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
 
+VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
 
 def nnunet_variable(variable: str) -> Path:
-    """The path in nnUNet_raw, nnUNet_preprocessed or nnUNet_results; a UserError if it is not set."""
+    """The path in one of VARIABLES; a UserError if it is not set."""
     value = os.environ.get(variable)
     if not value:
         raise UserError(f"{variable} is not set; mend it with: export {variable}=/path/to/a/folder")

@@ -59,21 +59,12 @@ class Volume:
     def geometry(self) -> Geometry:
         return geometry_of(self.image)
 
-    @property
-    def digest(self) -> bytes:
-        return hashlib.blake2b(np.ascontiguousarray(self.array).data).digest()
-
 
 class Inspection(NamedTuple):
     """What was found in one case, and a digest of each modality's voxels, to be compared with other cases'."""
 
     findings: list[Finding]
     digests: dict[str, bytes]
-
-
-def check_case(case: SourceCase, edition: Edition) -> list[Finding]:
-    """Everything that is wrong with a case, taken alone."""
-    return inspect_case(case, edition).findings
 
 
 def inspect_case(case: SourceCase, edition: Edition) -> Inspection:
@@ -86,7 +77,11 @@ def inspect_case(case: SourceCase, edition: Edition) -> Inspection:
         defects += defects_of_file
     segmentation = volumes.pop(SEGMENTATION, None)
     modalities = [volumes[channel] for channel in CHANNELS if channel in volumes]
-    digests = {channel: volume.digest for channel, volume in volumes.items() if not _is_empty(volume)}
+    digests = {
+        channel: hashlib.blake2b(np.ascontiguousarray(volume.array).data).digest()
+        for channel, volume in volumes.items()
+        if not _is_empty(volume)
+    }
 
     defects += _check_equal(digests, volumes)
     for volume in modalities:
@@ -113,7 +108,15 @@ def check_source(source: Source, inspections: Sequence[Inspection]) -> list[Find
             message = f"has the same voxels as {twin}. Keep one of the two, or fetch them anew."
             findings.append(Finding(case.name, Severity.ERROR, Kind.DUPLICATE, f"{case.name} {message}"))
         first_with |= {digest: case.name for digest in inspection.digests.values() if digest not in first_with}
-    return [*findings, *_check_lost_segmentations(source), *check_unclaimed(source)]
+    unclaimed = "{} belongs to no case and is left out: give it the name of edition {} if it should."
+    return [
+        *findings,
+        *_check_lost_segmentations(source),
+        *(
+            Finding("-", Severity.WARNING, Kind.UNCLAIMED, unclaimed.format(path, source.edition.name))
+            for path in source.unclaimed
+        ),
+    ]
 
 
 def _check_lost_segmentations(source: Source) -> list[Finding]:
@@ -132,15 +135,6 @@ def _folder_of(case: SourceCase) -> Path:
     """Where a case lies beside others: its own folder's, if it has one."""
     folder = next(paths[0] for paths in case.files.values() if paths).parent
     return folder.parent if folder.name == case.name else folder
-
-
-def check_unclaimed(source: Source) -> list[Finding]:
-    """A warning for each NIfTI file that no case claims."""
-    message = "{} belongs to no case and is left out: give it the name of edition {} if it should."
-    return [
-        Finding("-", Severity.WARNING, Kind.UNCLAIMED, message.format(path, source.edition.name))
-        for path in source.unclaimed
-    ]
 
 
 # Files
@@ -238,9 +232,10 @@ def _check_geometry(volume: Volume, reference: Volume, aligned: Callable[[Volume
     if own.size != theirs.size:
         message = f"{volume.title} has {listing(own.size)} voxels, {reference.title} has {listing(theirs.size)}."
         return [(Kind.SHAPE, f"{message} Fetch both anew: they are not of one grid.")]
-    if own.is_near(theirs):
+    differences = own.differences(theirs)
+    if not differences:
         return []
-    message = f"{volume.title} has another header than {reference.title}: {own.differences(theirs)}"
+    message = f"{volume.title} has another header than {reference.title}: {differences}"
     if aligned(volume):
         return [(Kind.HEADER, f"{message}; but their voxels align. --fix-headers gives it the latter's header.")]
     return [

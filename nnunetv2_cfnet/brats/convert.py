@@ -15,7 +15,6 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -39,24 +38,17 @@ SPLITS = "splits_final.json"
 IN_WORK = ".in_work"  # of an unfinished folder: files that are being written
 
 
-@dataclass(frozen=True)
 class Target:
-    """The dataset's folder, and what lies beside it."""
+    """The dataset's folder, and what lies beside it.
 
-    folder: Path
+    replaced: where the folder of an earlier conversion waits until the new one has its place.
+    """
 
-    @property
-    def unfinished(self) -> Path:
-        return self.folder.with_name(f".{self.folder.name}.unfinished")
-
-    @property
-    def replaced(self) -> Path:
-        """Where the folder of an earlier conversion waits until the new one has its place."""
-        return self.folder.with_name(f".{self.folder.name}.replaced")
-
-    @property
-    def findings(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}_findings.csv")
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.unfinished = folder.with_name(f".{folder.name}.unfinished")
+        self.replaced = folder.with_name(f".{folder.name}.replaced")
+        self.findings = folder.with_name(f"{folder.name}_findings.csv")
 
 
 def convert_brats(
@@ -101,9 +93,7 @@ def convert_brats(
     findings += check_source(source, inspections)
     if fix_headers:
         findings = [f._replace(severity=Severity.REPAIRED) if f.kind is Kind.HEADER else f for f in findings]
-    _print_findings(findings)
-    if not dry_run:
-        _write_findings(findings, target.findings)
+    _report_findings(findings, None if dry_run else target.findings)
     cases = _good_cases(source, findings, skip_bad)
     if dry_run:
         print(f"{target.folder} would get {_count(cases)}. Nothing was written.")
@@ -175,23 +165,17 @@ def _count(cases: Sequence[SourceCase]) -> str:
     return f"{num_training} with segmentation (imagesTr, labelsTr), {len(cases) - num_training} without (imagesTs)"
 
 
-def _print_findings(findings: Sequence[Finding]) -> None:
+def _report_findings(findings: Sequence[Finding], path: Path | None) -> None:
+    """Print them as a table, and write it as CSV where there is a path."""
+    rows = [Finding._fields, *((f.case, f.severity.value, f.kind.value, f.message) for f in findings)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows if findings else ():
+        print(*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1], sep="  ", flush=True)
     if not findings:
         print("Nothing was found wrong with any case.")
-        return
-    rows = [("case", "severity", "kind", "message")]
-    rows += [(f.case, f.severity.value, f.kind.value, f.message) for f in findings]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        print(*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1], sep="  ")
-    sys.stdout.flush()
-
-
-def _write_findings(findings: Sequence[Finding], path: Path) -> None:
-    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(Finding._fields)
-        table.writerows((f.case, f.severity.value, f.kind.value, f.message) for f in findings)
+    if path:
+        with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
 
 
 def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> list[SourceCase]:
@@ -258,11 +242,12 @@ def convert_case(case: SourceCase, edition: Edition, folder: Path, symlink: bool
     }
     missing = {channel: path for channel, path in images.items() if not path.exists()}
     geometry = shared_geometry([read_geometry(paths[0]) for paths in case.files.values()])
-    if edition.volumes and missing:
-        _write_volumes(case.files[CHANNELS[0]][0], edition, geometry, missing, folder / IN_WORK)
-    else:
-        for channel, path in missing.items():
-            with whole_file(path, made_in=folder / IN_WORK) as unfinished:
+    volumes = _read(case.files[CHANNELS[0]][0]) if edition.volumes and missing else None
+    for channel, path in missing.items():
+        with whole_file(path, made_in=folder / IN_WORK) as unfinished:
+            if volumes is not None:
+                write_volume(volumes[:, :, :, edition.volumes.index(channel)], geometry, unfinished)
+            else:
                 _take_image(case.files[channel][0], geometry, unfinished, symlink)
     if case.is_training:
         labels = folder / "labelsTr" / f"{case.name}{FILE_ENDING}"
@@ -285,14 +270,6 @@ def _take_image(path: Path, geometry: Geometry, target: Path, symlink: bool) -> 
         target.symlink_to(path.resolve())
     else:
         shutil.copyfile(path, target)
-
-
-def _write_volumes(path: Path, edition: Edition, geometry: Geometry, targets: dict[str, Path], in_work: Path) -> None:
-    """Write volumes of a 4D file."""
-    image = _read(path)
-    for channel, target in targets.items():
-        with whole_file(target, made_in=in_work) as unfinished:
-            write_volume(image[:, :, :, edition.volumes.index(channel)], geometry, unfinished)
 
 
 def _read(path: Path) -> SimpleITK.Image:
@@ -329,18 +306,15 @@ def _write_descriptions(
         source_cases={case.name: case.name for case in cases},  # the same here; export_brats takes others too
         label_order=label_order,
     )
+    splits_json = json.dumps(splits, indent=4)
     if splits:
-        (target.unfinished / SPLITS).write_text(json.dumps(splits, indent=4))
+        (target.unfinished / SPLITS).write_text(splits_json)
         print("splits_final.json: five folds, each patient in one; grades are spread where five patients share one.")
     elif num_training:
         print("No splits_final.json: five folds take at least five patients with segmentation. Train with fold all.")
-    _warn_of_older_splits(target.folder.name, splits)
-
-
-def _warn_of_older_splits(dataset: str, splits: list | None) -> None:
-    """nnU-Net keeps the splits of an earlier planning, and fails without a word where they differ."""
-    older = Path(os.environ.get("nnUNet_preprocessed", ""), dataset, SPLITS)
-    if older.is_file() and older.read_text() != json.dumps(splits, indent=4):
+    # nnU-Net keeps the splits of an earlier planning, and fails without a word where they differ
+    older = Path(os.environ.get("nnUNet_preprocessed", ""), target.folder.name, SPLITS)
+    if older.is_file() and older.read_text() != splits_json:
         print(f"{older} is of an earlier conversion: remove it before you plan, or nnU-Net stops there.")
 
 

@@ -25,7 +25,6 @@ CHANNELS = ("T1", "T1ce", "T2", "FLAIR")
 # Tissues by what nnU-Net's order calls 1, 2, 3 and 4.
 TISSUES = ("ED", "NCR/NET", "ET", "RC")
 REGIONS = {"whole_tumor": (1, 2, 3), "tumor_core": (2, 3), "enhancing_tumor": (3,)}
-RESECTION_CAVITY = {"resection_cavity": (4,)}
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Edition:
     @property
     def regions(self) -> dict[str, tuple[int, ...]]:
         """Regions in nnU-Net's labels."""
-        return REGIONS | (RESECTION_CAVITY if "RC" in self.labels else {})
+        return REGIONS | ({"resection_cavity": (4,)} if "RC" in self.labels else {})
 
     def to_nnunet(self, segmentation: np.ndarray) -> np.ndarray:
         """Source labels -> nnU-Net's, uint8.

@@ -23,7 +23,15 @@ from nnunetv2_cfnet.brats.labels import read_label_order
 from nnunetv2_cfnet.brats.sources import find_cases
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_dataset_json
-from nnunetv2_cfnet.files.volumes import Geometry, geometry_of, read_geometry, read_segmentation, write_volume
+from nnunetv2_cfnet.files.volumes import (
+    Geometry,
+    files_by_case,
+    geometry_of,
+    listing,
+    read_geometry,
+    read_segmentation,
+    write_volume,
+)
 from nnunetv2_cfnet.files.whole import check_new_folder, whole_file, whole_folder
 
 
@@ -107,10 +115,7 @@ def _prediction_files(predictions: Path, dataset_json: dict) -> dict[str, Path]:
             '{"case_1": "BraTS20_Validation_001"}. Copy the file from the model folder, or remove source_cases from it.'
         )
     files: dict[str, Path] = {}
-    for path in sorted(predictions.iterdir()):
-        if not path.name.endswith(ending) or path.name.startswith(".") or not path.is_file():
-            continue
-        case = path.name.removesuffix(ending)
+    for case, path in files_by_case(predictions, ending).items():
         name = names.get(case, case)
         if not name or name != Path(name).name:
             raise UserError(
@@ -129,8 +134,6 @@ def _prediction_files(predictions: Path, dataset_json: dict) -> dict[str, Path]:
 
 def _decide_edition(given: str | None, dataset_json: dict, names: Iterable[str], predictions: Path) -> Edition:
     if given is not None:
-        if given not in EDITIONS:
-            raise UserError(f"--edition {given} is none of {', '.join(EDITIONS)}.")
         return EDITIONS[given]
     if "edition" not in dataset_json:
         return decide_edition(names, str(predictions))
@@ -191,7 +194,8 @@ def _check_predictions(
         source = geometries.get(name, geometry)
         if source.size != geometry.size:
             raise UserError(
-                f"{file} has {_shape(geometry)} voxels, its source has {_shape(source)}. Predict the source's images."
+                f"{file} has {listing(geometry.size)} voxels, its source has {listing(source.size)}. Predict the "
+                "source's images."
             )
         if difference := geometry.differences(source):
             moved.append(f"{name}: {difference}")
@@ -203,20 +207,16 @@ def _load(file: Path, order: Mapping[int, str]) -> tuple[np.ndarray, Geometry]:
     """A prediction in nnU-Net's order, uint8 (z, y, x), and where it lies."""
     image = read_segmentation(file)
     voxels = SimpleITK.GetArrayViewFromImage(image)
-    _check_values(np.unique(voxels), order, file)
+    unknown = [value for value in np.unique(voxels).tolist() if value != 0 and value not in order]
+    if unknown:
+        raise UserError(
+            f"{file} has the values {listing_of(unknown)}, which are no labels of its dataset.json "
+            f"({_listing(order)}). Put the dataset.json of the model that predicted it there, or remove the file."
+        )
     segmentation = np.zeros(voxels.shape, dtype=np.uint8)
     for value, tissue in order.items():
         segmentation[voxels == value] = TISSUES.index(tissue) + 1
     return segmentation, geometry_of(image)
-
-
-def _check_values(values: np.ndarray, order: Mapping[int, str], file: Path) -> None:
-    unknown = [value for value in values.tolist() if value != 0 and value not in order]
-    if unknown:
-        raise UserError(
-            f"{file} has the values {listing_of(map(str, unknown))}, which are no labels of its dataset.json "
-            f"({_listing(order)}). Put the dataset.json of the model that predicted it there, or remove the file."
-        )
 
 
 def _write_zip(folder: Path, archive: Path) -> None:
@@ -227,7 +227,3 @@ def _write_zip(folder: Path, archive: Path) -> None:
 
 def _listing(order: Mapping[int, str]) -> str:
     return ", ".join(f"{value} = {order[value]}" for value in sorted(order))
-
-
-def _shape(geometry: Geometry) -> str:
-    return " x ".join(map(str, geometry.size))

@@ -73,7 +73,7 @@ def find_cases(folder: Path, edition: str = AUTO) -> Source:
         case = cases.setdefault(name, SourceCase(name))
         for content in contents:
             case.files[content].append(path)
-        grades = {"HGG", "LGG"} & {part.upper() for part in _below(folder, path)}
+        grades = {"HGG", "LGG"} & {part.upper() for part in path.relative_to(folder).parts}
         case.grade = case.grade or next(iter(grades), None)
     if edition == AUTO:
         decided = decide_edition(cases, str(folder))
@@ -105,10 +105,6 @@ def _files_below(folder: Path) -> list[Path]:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX"))
-
-
-def _below(folder: Path, path: Path) -> tuple[str, ...]:
-    return path.relative_to(folder).parts
 
 
 def _claim(path: Path, candidates: Iterable[Edition], any_name: bool = False) -> tuple[str | None, tuple[str, ...]]:

@@ -4,19 +4,19 @@ import argparse
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TextIO
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.host import find_trainer, nnunet_variable
+from nnunetv2_cfnet.files.whole import check_place
+from nnunetv2_cfnet.host import VARIABLES, find_trainer, nnunet_variable
 
 DESCRIPTION = "Check that training with CFNet would work here: a line for each thing it takes; exits 1 if not."
 OURSELVES = "nnunetv2_cfnet"
@@ -36,8 +36,16 @@ def run(options: argparse.Namespace) -> int:
 def run_doctor(stream: TextIO | None = None) -> int:
     """Print one line for each check, with what to do where one failed; return the exit code, 1 if any did."""
     stream = stream or sys.stdout
+    # each returns what it found, or raises: a UserError where it knows what to do
+    checks: dict[str, Callable[[], str]] = {
+        "python": lambda: f"{platform.python_version()} at {sys.executable}",
+        **{library: partial(_library, library) for library in ("nnunetv2", "dynamic-network-architectures", "torch")},
+        "device": _device,
+        "trainer": _trainer,
+        **{variable: partial(_folder, variable) for variable in VARIABLES},
+    }
     num_failed = 0
-    for name, check in _checks().items():
+    for name, check in checks.items():
         try:
             mark, finding = "✓", check()
         # A half-installed library can raise anything while it is imported; it is what we are here to report.
@@ -51,43 +59,20 @@ def run_doctor(stream: TextIO | None = None) -> int:
     return 1 if num_failed else 0
 
 
-def _checks() -> dict[str, Callable[[], str]]:
-    """Each check by its name: it returns what it found, or raises: a UserError where it knows what to do."""
-    return {
-        "python": _interpreter,
-        "nnunetv2": lambda: _library("nnunetv2"),
-        "dynamic-network-architectures": lambda: _library("dynamic-network-architectures"),
-        "torch": lambda: _library("torch"),
-        "device": _device,
-        "trainer": _trainer,
-        "nnUNet_raw": lambda: _folder("nnUNet_raw"),
-        "nnUNet_preprocessed": lambda: _folder("nnUNet_preprocessed"),
-        "nnUNet_results": lambda: _folder("nnUNet_results"),
-    }
+def check_version(distribution: str) -> str:
+    """The installed version; a UserError, with the pip command that mends it, if it is missing or not supported.
 
-
-def _interpreter() -> str:
-    return f"{platform.python_version()} at {sys.executable}"
-
-
-def supported_versions(distribution: str) -> SpecifierSet:
-    """The versions that this package's own requirements (pyproject.toml) allow, so that they are written once."""
+    Supported is what this package's own requirements (pyproject.toml) allow, so that it is written once.
+    """
     try:
         requirements = [Requirement(line) for line in requires(OURSELVES) or []]
     except PackageNotFoundError:
         raise UserError(
             f"{OURSELVES} is not installed in this Python; mend it with: pip install . in its source folder"
         ) from None
-    return next(
-        requirement.specifier
-        for requirement in requirements
-        if canonicalize_name(requirement.name) == canonicalize_name(distribution)
+    supported = next(
+        each.specifier for each in requirements if canonicalize_name(each.name) == canonicalize_name(distribution)
     )
-
-
-def check_version(distribution: str) -> str:
-    """The installed version; a UserError, with the pip command that mends it, if it is missing or not supported."""
-    supported = supported_versions(distribution)
     remedy = f'(supported: {supported or "any version"}); mend it with: pip install "{distribution}{supported}"'
     try:
         installed = version(distribution)
@@ -155,17 +140,8 @@ def _folder(variable: str) -> str:
     folder = value.absolute()
     if variable == "nnUNet_raw" and not folder.exists():
         raise UserError(f"{value} does not exist; mend it with: mkdir -p {value}, and put your datasets there")
-    # nnU-Net makes the other two itself, so what has to be there is a folder to make them in.
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{value} cannot be written to ({existing}: {error.strerror}); "
-            f"change its permissions, or mend it with: export {variable}=/path/to/a/writable/folder"
-        ) from error
-    return str(value) if existing == folder else f"{value} (will be made by nnU-Net)"
+    check_place(folder, (), flag=variable)
+    return str(value) if folder.exists() else f"{value} (will be made by nnU-Net)"  # as it does with the other two
 
 
 def _encodable(line: str, stream: TextIO) -> str:

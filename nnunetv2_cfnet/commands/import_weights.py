@@ -5,10 +5,10 @@ import json
 import shlex
 from pathlib import Path
 
+from nnunetv2_cfnet.brats.editions import CHANNELS
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.whole import check_new_folder, whole_folder
 
-CHANNEL_NAMES = {0: "T1", 1: "T1ce", 2: "T2", 3: "FLAIR"}
 MODALITY_GROUPS = [[0, 2], [1, 3]]
 LABELS = {"background": 0, "NCR/NET": 1, "ED": 2, "ET": 3}  # the release trains BraTS's label 4 as 3
 SLICE = (240, 240)
@@ -56,7 +56,7 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
     from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNetPublished
 
     check_new_folder(model_folder)
-    network = PublishedCFNet(len(CHANNEL_NAMES), len(LABELS), MODALITY_GROUPS)
+    network = PublishedCFNet(len(CHANNELS), len(LABELS), MODALITY_GROUPS)
     weights = load_published_state_dict(network, checkpoint)
     plans = release_plans()
 
@@ -65,7 +65,7 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
         fold.mkdir()
         generate_dataset_json(
             str(folder),
-            channel_names=dict(CHANNEL_NAMES),
+            channel_names=dict(enumerate(CHANNELS)),
             labels=dict(LABELS),
             num_training_cases=0,
             file_ending=".nii.gz",
@@ -94,7 +94,7 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
             print(f"{len(names)} entries ignored, {reason}: {', '.join(parts)}.")
     print(f"Labels: {', '.join(f'{value} = {name}' for name, value in LABELS.items())}. {ASSUMED}")
     print(
-        f"Predict cases named CASE_0000.nii.gz .. CASE_0003.nii.gz ({', '.join(CHANNEL_NAMES.values())}) with:\n"
+        f"Predict cases named CASE_0000.nii.gz .. CASE_0003.nii.gz ({', '.join(CHANNELS)}) with:\n"
         f"  nnUNetv2_predict_from_modelfolder -i IMAGES -o PREDICTIONS -m {shlex.quote(str(model_folder))} -f 0"
     )
 
@@ -123,8 +123,8 @@ def release_plans() -> dict:
                 "patch_size": list(SLICE),
                 "median_image_size_in_voxels": list(SLICE),
                 "spacing": [1.0, 1.0],
-                "normalization_schemes": ["ZScoreNormalization"] * len(CHANNEL_NAMES),
-                "use_mask_for_norm": [True] * len(CHANNEL_NAMES),
+                "normalization_schemes": ["ZScoreNormalization"] * len(CHANNELS),
+                "use_mask_for_norm": [True] * len(CHANNELS),
                 "resampling_fn_data": function,
                 "resampling_fn_data_kwargs": resample,
                 "resampling_fn_seg": function,
@@ -137,5 +137,5 @@ def release_plans() -> dict:
         },
         "experiment_planner_used": "nnunetv2_cfnet import_weights",
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {str(channel): {} for channel in CHANNEL_NAMES},
+        "foreground_intensity_properties_per_channel": {str(channel): {} for channel in range(len(CHANNELS))},
     }

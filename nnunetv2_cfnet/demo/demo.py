@@ -9,15 +9,17 @@ import os
 import shlex
 import shutil
 import time
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_cfnet.demo.phantom import CHANNEL_NAMES, FILE_ENDING, REGIONS, write_dataset
+from nnunetv2_cfnet.brats.editions import CHANNELS, REGIONS
+from nnunetv2_cfnet.demo.phantom import FILE_ENDING, write_dataset
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.volumes import files_by_case
 from nnunetv2_cfnet.files.whole import check_place, whole_file
+from nnunetv2_cfnet.host import VARIABLES
 from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
 
 DATASET = "Dataset001_Phantom"
@@ -42,16 +44,22 @@ PICTURE_CASES = 3
 LABEL_STYLES = {1: ("oedema (ED)", "#31a354"), 2: ("core (NCR/NET)", "#de2d26"), 3: ("enhancing (ET)", "#ffd92f")}
 
 
-@dataclass(frozen=True)
 class Workplace:
     """The paths of a demo folder, and the environment that its commands run in."""
 
-    out: Path
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folders = {name: str(out / name) for name in VARIABLES}
+        self.raw, self.preprocessed, self.results = (Path(folder, DATASET) for folder in self.folders.values())
+        self.predictions = out / "predictions"
+        self.summary = self.predictions / "summary.json"
+        self.comparison = out / "comparison"
+        self.report = self.comparison / "report.html"
+        self.picture = out / "demo.png"
+        self.logs = out / "logs"
 
-    @property
-    def folders(self) -> dict[str, str]:
-        """nnU-Net's three variables."""
-        return {name: str(self.out / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    def fold(self, fold: int, trainer: str = TRAINER) -> Path:
+        return self.results / f"{trainer}__{PLANS}__{CONFIGURATION}" / f"fold_{fold}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -71,45 +79,6 @@ class Workplace:
             "PYTHONUNBUFFERED": "1",  # progress is read from the output while it is written
         }
 
-    @property
-    def raw(self) -> Path:
-        return self.out / "nnUNet_raw" / DATASET
-
-    @property
-    def preprocessed(self) -> Path:
-        return self.out / "nnUNet_preprocessed" / DATASET
-
-    @property
-    def results(self) -> Path:
-        return self.out / "nnUNet_results" / DATASET
-
-    def fold(self, fold: int, trainer: str = TRAINER) -> Path:
-        return self.results / f"{trainer}__{PLANS}__{CONFIGURATION}" / f"fold_{fold}"
-
-    @property
-    def predictions(self) -> Path:
-        return self.out / "predictions"
-
-    @property
-    def summary(self) -> Path:
-        return self.predictions / "summary.json"
-
-    @property
-    def picture(self) -> Path:
-        return self.out / "demo.png"
-
-    @property
-    def comparison(self) -> Path:
-        return self.out / "comparison"
-
-    @property
-    def report(self) -> Path:
-        return self.comparison / "report.html"
-
-    @property
-    def logs(self) -> Path:
-        return self.out / "logs"
-
 
 def run_demo(out: Path, device: str) -> None:
     """Make the phantom dataset, train, predict, evaluate and compare; print Dice, draw a picture.
@@ -126,8 +95,8 @@ def run_demo(out: Path, device: str) -> None:
     claim_folder(work.out)
 
     print("nnU-Net's folders, for the demo's commands only:")
-    for name, folder in work.folders.items():
-        print(f"  export {name}={shlex.quote(folder)}")
+    for variable, folder in work.folders.items():
+        print(f"  export {variable}={shlex.quote(folder)}")
     something_ran = not work.raw.exists()  # every step builds on the ones before it
     if not something_ran:
         print(f"\n{DATASET} is there already")
@@ -241,19 +210,18 @@ def draw_picture(work: Workplace) -> None:
     def read(path: Path) -> np.ndarray:
         return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
 
-    cases = [path.name.removesuffix(FILE_ENDING) for path in sorted((work.raw / "labelsTs").glob(f"*{FILE_ENDING}"))]
-    cases = cases[-PICTURE_CASES:]
+    cases = list(files_by_case(work.raw / "labelsTs", FILE_ENDING))[-PICTURE_CASES:]
     colours = ListedColormap([colour for _, colour in LABEL_STYLES.values()])
     norm = BoundaryNorm([0.5, 1.5, 2.5, 3.5], ncolors=3)
-    titles = [*CHANNEL_NAMES.values(), "reference", "prediction"]
+    titles = [*CHANNELS, "reference", "prediction"]
     figure = Figure(figsize=(2 * len(titles), 2 * len(cases) + 1), layout="constrained", facecolor="white")
     grid = figure.subplots(len(cases), len(titles), squeeze=False)
     for row, case in zip(grid, cases, strict=True):
         reference = read(work.raw / "labelsTs" / f"{case}{FILE_ENDING}")
         prediction = read(work.predictions / f"{case}{FILE_ENDING}")
         z = int(np.argmax((reference > 0).sum(axis=(1, 2))))
-        slices = [read(work.raw / "imagesTs" / f"{case}_{int(index):04d}{FILE_ENDING}")[z] for index in CHANNEL_NAMES]
-        t1ce = slices[list(CHANNEL_NAMES.values()).index("T1ce")]
+        slices = [read(work.raw / "imagesTs" / f"{case}_{index:04d}{FILE_ENDING}")[z] for index in range(len(CHANNELS))]
+        t1ce = slices[CHANNELS.index("T1ce")]
         for axes, image in zip(row, [*slices, t1ce, t1ce], strict=True):
             axes.imshow(image, cmap="gray")
             axes.set(xticks=[], yticks=[])

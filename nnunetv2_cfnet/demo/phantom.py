@@ -17,13 +17,10 @@ import numpy as np
 import SimpleITK
 from scipy.ndimage import gaussian_filter
 
+from nnunetv2_cfnet.brats.editions import CHANNELS, REGIONS
 from nnunetv2_cfnet.files.volumes import write_image
 from nnunetv2_cfnet.files.whole import check_new_folder, whole_folder
 
-CHANNEL_NAMES = {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}
-# Labels in the order of nnU-Net's BraTS converters: 1 = ED (oedema), 2 = NCR/NET (non-enhancing core), 3 = ET.
-REGIONS = {"whole_tumor": (1, 2, 3), "tumor_core": (2, 3), "enhancing_tumor": (3,)}
-REGIONS_CLASS_ORDER = (1, 2, 3)
 FILE_ENDING = ".nii.gz"
 MARGIN_VOXELS = 4  # of background around the brain, as if the skull had been stripped
 
@@ -56,6 +53,7 @@ SIGNALS = np.array(
         [0.52, 1.00, 0.70, 0.74],  # enhancing tumour
     ]
 )
+# In the order of nnU-Net's BraTS converters: 1 = ED (oedema), 2 = NCR/NET (non-enhancing core), 3 = ET.
 LABELS = np.zeros(len(Tissue), dtype=np.uint8)
 LABELS[[Tissue.OEDEMA, Tissue.CORE, Tissue.ENHANCING]] = 1, 2, 3
 
@@ -116,13 +114,12 @@ def make_tissues(rng: np.random.Generator, shape: tuple[int, int, int], with_enh
 
 
 def make_case(
-    seed: int | list[int] | np.random.Generator, shape: tuple[int, int, int], with_enhancing: bool
+    seed: int | list[int], shape: tuple[int, int, int], with_enhancing: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make the images and the label map of one case.
 
     Args:
-        seed: Anything `numpy.random.default_rng` takes; equal seeds give equal cases. The tissues are drawn first, so
-            `make_tissues(numpy.random.default_rng(seed), ..)` gives the case's map.
+        seed: Equal seeds give equal cases.
         shape: As in `make_tissues`.
         with_enhancing: As in `make_tissues`.
 
@@ -134,7 +131,7 @@ def make_case(
     tissues = make_tissues(rng, shape, with_enhancing)
     brain = tissues != Tissue.BACKGROUND
     texture = 0.06 * _smooth_noise(rng, shape, sigma=1.0)  # the same structure in every sequence
-    images = np.zeros((len(CHANNEL_NAMES), *shape), dtype=np.float32)
+    images = np.zeros((len(CHANNELS), *shape), dtype=np.float32)
     for channel, image in enumerate(images):
         signals = SIGNALS[:, channel] * rng.normal(1, 0.04, size=len(Tissue))  # no two patients shine alike
         signal = gaussian_filter(signals[tissues], sigma=0.5)  # partial volumes
@@ -177,11 +174,11 @@ def write_dataset(folder: Path, num_training: int, num_test: int, seed: int, sha
                 write_image(SimpleITK.GetImageFromArray(labels), labels_folder / f"{case}{FILE_ENDING}")
         generate_dataset_json(
             str(unfinished),
-            channel_names=dict(CHANNEL_NAMES),
+            channel_names=dict(enumerate(CHANNELS)),
             labels={"background": 0, **REGIONS},
             num_training_cases=num_training,
             file_ending=FILE_ENDING,
-            regions_class_order=REGIONS_CLASS_ORDER,
+            regions_class_order=(1, 2, 3),
             dataset_name=folder.name,
             description=f"Synthetic multi-modal brain tumours, seed {seed}; labels 1 = ED, 2 = NCR/NET, 3 = ET",
             license="CC0-1.0",

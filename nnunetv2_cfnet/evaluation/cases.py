@@ -6,18 +6,17 @@ Each finished case is noted in a file, so that an interrupted evaluation goes on
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
 import torch
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from tqdm import tqdm
 
 from nnunetv2_cfnet import __version__
 from nnunetv2_cfnet.errors import NUM_LISTED, UserError, listing_of
@@ -31,8 +30,8 @@ from nnunetv2_cfnet.evaluation.segmentations import (
 )
 from nnunetv2_cfnet.files.json_files import to_json
 from nnunetv2_cfnet.files.processes import check_num_processes, run, workers
+from nnunetv2_cfnet.files.volumes import files_by_case
 
-Result = TypeVar("Result")
 Metrics = dict[str, dict[str, float]]  # region -> metric -> value
 
 
@@ -56,7 +55,7 @@ def pair_files(labels: Path, predictions: Path, ending: str) -> dict[str, Pair]:
     Raises:
         UserError: they are not, or there are none.
     """
-    references, predicted = _files_of(labels, ending), _files_of(predictions, ending)
+    references, predicted = files_by_case(labels, ending), files_by_case(predictions, ending)
     for folder, files in ((labels, references), (predictions, predicted)):
         if not files:
             raise UserError(
@@ -112,22 +111,14 @@ def evaluate_pairs(
 
     with _executor(min(num_processes, len(todo)), description) as executor:
         check = partial(_check_pair, labelling=labelling, reader=reader)
-        problems = dict(_results(executor, check, todo, f"checking {description}"))
+        problems = dict(run(executor, check, todo, f"checking {description}"))
         _raise_problems([problem for case in todo for problem in problems[case]], description)
         evaluate_pair = partial(_evaluate_pair, labelling=labelling, reader=reader)
-        for case, metrics in _results(executor, evaluate_pair, todo, f"evaluating {description}"):
+        for case, metrics in run(executor, evaluate_pair, todo, f"evaluating {description}"):
             done[case] = metrics
             _add_progress(progress_file, case, keys[case], metrics)
     rows = [{"case": case, "region": region, **values} for case in pairs for region, values in done[case].items()]
     return pandas.DataFrame(rows, columns=["case", "region", *METRICS])
-
-
-def _files_of(folder: Path, ending: str) -> dict[str, Path]:
-    return {
-        path.name.removesuffix(ending): path
-        for path in sorted(folder.iterdir())
-        if path.name.endswith(ending) and not path.name.startswith(".") and path.is_file()
-    }
 
 
 def _check_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWriter]) -> list[str]:
@@ -166,7 +157,7 @@ def _evaluate_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWrit
 def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecutor | None]:
     """Processes to run cases in; None where this one will do, which has loaded what takes seconds."""
     executor = (
-        workers(num_processes, f"working on {description}", prepare=_use_one_thread)
+        workers(num_processes, f"working on {description}", prepare=partial(torch.set_num_threads, 1))
         if num_processes > 1
         else nullcontext()
     )
@@ -176,21 +167,6 @@ def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecu
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on where this one was.", file=sys.stderr)
         raise
-
-
-def _use_one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def _results(
-    executor: ProcessPoolExecutor | None, function: Callable[[Pair], Result], pairs: Mapping[str, Pair], title: str
-) -> Iterator[tuple[str, Result]]:
-    """Case and function(pair) of all cases as they are finished, with a bar."""
-    if executor:
-        yield from run(executor, function, pairs, title)
-    else:
-        for case, pair in tqdm(pairs.items(), desc=title, unit="case"):
-            yield case, function(pair)
 
 
 def _raise_problems(problems: Sequence[str], description: str) -> None:

@@ -7,29 +7,27 @@ nnUNet_preprocessed/DATASET/gt_segmentations/CASE.nii.gz (a copy of nnUNet_raw/D
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_json, read_json_object
+from nnunetv2_cfnet.files.volumes import files_by_case
 from nnunetv2_cfnet.host import nnunet_folder
 
 VALIDATE = "validate them with nnUNetv2_train .. --val"
 
 
-class CrossValidation(NamedTuple):
-    """Predictions and labels by case; the same cases in both."""
-
-    predictions: dict[str, Path]
-    labels: dict[str, Path]
-
-
-def cross_validation(model_folder: Path, ending: str, folds: Sequence[int] | None = None) -> CrossValidation:
+def cross_validation(
+    model_folder: Path, ending: str, folds: Sequence[int] | None = None
+) -> tuple[dict[str, Path], dict[str, Path]]:
     """Find the predictions of a model's folds and their labels.
 
     Args:
         model_folder: with fold_0, fold_1, ..
         ending: of the files, as in ".nii.gz".
         folds: that have to be there, their validation finished; None: all, which together predict every case.
+
+    Returns:
+        Predictions and labels by case, the same cases in both.
 
     Raises:
         UserError: a fold, a prediction or a label is missing, or a case is predicted twice.
@@ -58,7 +56,7 @@ def cross_validation(model_folder: Path, ending: str, folds: Sequence[int] | Non
             f"{len(unlabelled)} cross-validation predictions have no label in {folder}, such as "
             f"{predictions[unlabelled[0]]}. Put the dataset there that the model was trained on."
         )
-    return CrossValidation(predictions, {case: labels[case] for case in predictions})
+    return predictions, {case: labels[case] for case in predictions}
 
 
 def _predictions(model_folder: Path, ending: str, folds: Sequence[int] | None) -> dict[str, Path]:
@@ -75,8 +73,7 @@ def _predictions(model_folder: Path, ending: str, folds: Sequence[int] | None) -
             )
     predictions: dict[str, Path] = {}
     for fold in found:
-        for path in sorted((fold / "validation").glob(f"*{ending}")):
-            case = path.name.removesuffix(ending)
+        for case, path in files_by_case(fold / "validation", ending).items():
             if case in predictions:
                 raise UserError(
                     f"{predictions[case]} and {path}: a cross-validation predicts each case once. Remove the folds of "
@@ -107,8 +104,7 @@ def _labels(model_folder: Path, ending: str) -> tuple[Path, dict[str, Path]]:
         except UserError as error:
             tried.append(str(error))
             continue
-        labels = {path.name.removesuffix(ending): path for path in sorted(folder.glob(f"*{ending}"))}
-        if labels:
+        if labels := files_by_case(folder, ending):
             return folder, labels
         tried.append(f"nothing in {folder}")
     raise UserError(

@@ -17,7 +17,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_dataset_json
-from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite
+from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite, reason
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,7 @@ def read_dataset(file: Path, remedy: str) -> tuple[dict[str, Any], Labelling]:
         UserError: it is not there, or has no such content.
     """
     dataset_json = read_dataset_json(file, remedy)
-    return dataset_json, _labelling(dataset_json.get("labels"), file)
-
-
-def _labelling(labels: object, file: Path) -> Labelling:
-    """What a dataset.json has under "labels".
-
-    Raises:
-        UserError: there are no labels.
-    """
+    labels = dataset_json.get("labels")
     pairs = labels.items() if isinstance(labels, dict) else ()
     values = {name: tuple(value) if isinstance(value, list) else (value,) for name, value in pairs}
     are_numbers = all(values.values()) and all(type(label) is int for value in values.values() for label in value)
@@ -75,7 +67,7 @@ def _labelling(labels: object, file: Path) -> Labelling:
             f"{file}: labels are {json.dumps(labels)}; they must give each name a number or, for regions, several, "
             'such as {"background": 0, "whole_tumor": [1, 2, 3], "enhancing_tumor": [3]}.'
         )
-    return Labelling(regions, ignored[0] if ignored else None)
+    return dataset_json, Labelling(regions, ignored[0] if ignored else None)
 
 
 def choose_reader(dataset_json: Mapping[str, Any], files: Sequence[Path]) -> type[BaseReaderWriter]:
@@ -102,10 +94,15 @@ def check_segmentation(
     """What is wrong with a file, a sentence each; and what is in it, if it can be read."""
     problems = []
     try:
-        problems += _find_unsound_voxels(file)
+        # SimpleITK reads NaN in NIfTI as 0, and takes files for whole that were cut off
+        num_bad = count_non_finite(file) if file.name.endswith((".nii", ".nii.gz")) else 0
+        if num_bad:
+            problems.append(f"{file} has {num_bad} voxels that are NaN or infinite. Make it again.")
         segmentation = read_segmentation(file, reader)
     except UserError as error:
         return [*problems, str(error)], None
+    except BROKEN as error:
+        return [_unreadable(file, error)], None
     return [*problems, *_find_unknown_values(file, segmentation.labels, labelling)], segmentation
 
 
@@ -128,21 +125,6 @@ def read_segmentation(file: Path, reader: type[BaseReaderWriter]) -> Segmentatio
     return Segmentation(array[0], spacing_mm, _geometry(properties))
 
 
-def _find_unsound_voxels(file: Path) -> list[str]:
-    """NaN, which SimpleITK reads as 0 in NIfTI; it also takes such files for whole when they were cut off.
-
-    Raises:
-        UserError: the file was cut off.
-    """
-    if not file.name.endswith((".nii", ".nii.gz")):
-        return []
-    try:
-        num_bad = count_non_finite(file)
-    except BROKEN as error:
-        raise UserError(_unreadable(file, error)) from error
-    return [f"{file} has {num_bad} voxels that are NaN or infinite. Make it again."] if num_bad else []
-
-
 def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -> list[str]:
     unknown = sorted(set(pandas.unique(labels.ravel()).tolist()) - set(labelling.values))
     if not unknown:
@@ -155,9 +137,7 @@ def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -
 
 
 def _unreadable(file: Path, error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    reason = lines[-1].rstrip(".") if lines else type(error).__name__
-    return f"{file} can't be read: {reason}. Make it again."
+    return f"{file} can't be read: {reason(error)}. Make it again."
 
 
 def _geometry(properties: Mapping[str, Any]) -> Geometry:

@@ -52,17 +52,17 @@ def read_dataset_json(file: Path, remedy: str) -> dict[str, Any]:
 
 def to_json(content: object, indent: int | None = None) -> str:
     """Strict JSON: paths as text, and null for NaN and infinity, which it has no words for."""
-    return json.dumps(_strict(content), indent=indent, allow_nan=False)
+    return json.dumps(in_json_types(content), indent=indent, allow_nan=False)
 
 
-def _strict(content: Any) -> Any:
-    """The same in JSON's own types."""
+def in_json_types(content: Any) -> Any:
+    """The same in JSON's own types: equal for equal content, NaN included, whether from numpy or a file."""
     if isinstance(content, Mapping):
-        return {str(key): _strict(value) for key, value in content.items()}
+        return {str(key): in_json_types(value) for key, value in content.items()}
     if isinstance(content, Sequence) and not isinstance(content, str):
-        return [_strict(value) for value in content]
+        return [in_json_types(value) for value in content]
     if isinstance(content, Path):
         return str(content)
-    if isinstance(content, np.generic):
-        return _strict(content.item())
+    if isinstance(content, np.generic | np.ndarray):
+        return in_json_types(content.tolist())
     return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -20,10 +20,6 @@ Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 
-def nothing_more() -> None:
-    """What most workers need beside prepare_worker."""
-
-
 def check_num_processes(num_processes: int) -> None:
     """A UserError if there are none."""
     if num_processes < 1:
@@ -44,9 +40,7 @@ def in_parallel(
 
 
 @contextmanager
-def workers(
-    num_processes: int, doing: str, prepare: Callable[[], None] = nothing_more
-) -> Iterator[ProcessPoolExecutor]:
+def workers(num_processes: int, doing: str, prepare: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
     """Processes to run functions in.
 
     Args:
@@ -71,9 +65,17 @@ def workers(
 
 
 def run(
-    executor: ProcessPoolExecutor, function: Callable[[Case], Result], cases: Mapping[Key, Case], title: str
+    executor: ProcessPoolExecutor | None, function: Callable[[Case], Result], cases: Mapping[Key, Case], title: str
 ) -> Iterator[tuple[Key, Result]]:
-    """Key and function(case) of all cases as they are finished, with a bar; an exception at once."""
+    """Key and function(case) of all cases as they are finished, with a bar; an exception at once.
+
+    Args:
+        executor: None does them in this process, one after the other.
+    """
+    if executor is None:
+        for key, case in tqdm(cases.items(), desc=title, unit="case"):
+            yield key, function(case)
+        return
     # Ctrl-C reaches all processes of a terminal: workers are started ignoring it, the main process alone deals with it
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -84,11 +86,12 @@ def run(
         yield keys[future], future.result()
 
 
-def prepare_worker(more: Callable[[], None] = nothing_more) -> None:
+def prepare_worker(more: Callable[[], None] | None = None) -> None:
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # of odd headers: they would break the bar
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    more()
+    if more:
+        more()
 
 
 def _exit_with_parent() -> None:

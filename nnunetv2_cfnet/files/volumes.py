@@ -41,9 +41,6 @@ class Geometry(NamedTuple):
     origin_mm: tuple[float, ...]
     direction: tuple[float, ...]
 
-    def is_near(self, other: "Geometry") -> bool:
-        return not self.differences(other)
-
     def differences(self, other: "Geometry") -> str:
         """What of the header differs by more than the tolerances, with both values."""
         differing = []
@@ -58,7 +55,18 @@ class Geometry(NamedTuple):
 
 def shared_geometry(geometries: Sequence[Geometry]) -> Geometry:
     """The one that most of them are near, the first of equally many: what the others are measured against."""
-    return max(geometries, key=lambda one: sum(one.size == other.size and one.is_near(other) for other in geometries))
+    return max(
+        geometries, key=lambda one: sum(one.size == other.size and not one.differences(other) for other in geometries)
+    )
+
+
+def files_by_case(folder: Path, ending: str) -> dict[str, Path]:
+    """The files with that ending by the rest of their names, in order; hidden ones, as macOS adds them, left out."""
+    return {
+        path.name.removesuffix(ending): path
+        for path in sorted(folder.glob(f"*{ending}"))
+        if not path.name.startswith(".") and path.is_file()
+    }
 
 
 def geometry_of(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:

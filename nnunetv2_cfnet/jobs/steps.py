@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -85,12 +86,12 @@ def run_step(step: Step, environment: Mapping[str, str], logs: Path) -> None:
     start = time.monotonic()
     if step.command[0] != "nnUNetv2_train":
         bar = tqdm(bar_format="  {elapsed}  {desc}", leave=False, disable=None)  # only where a person watches
-        follow = follow_lines(bar)
+        show = partial(show_line, bar)
     else:
         bar = tqdm(total=step.num_epochs, unit="epoch", desc=step.name)
-        follow = follow_epochs(bar)
+        show = partial(show_epoch, bar)
     with bar:
-        exit_code = run_command([find_command(step.command[0]), *step.command[1:]], environment, log, follow)
+        exit_code = run_command([find_command(step.command[0]), *step.command[1:]], environment, log, show)
     if exit_code != 0:
         last_lines = "".join(log.read_text().splitlines(keepends=True)[-NUM_LOG_LINES:])
         raise UserError(
@@ -121,29 +122,21 @@ def run_command(command: list[str], environment: Mapping[str, str], log: Path, o
     return process.returncode
 
 
-def follow_lines(bar: tqdm) -> Callable[[str], None]:
-    """Make a reader that shows the latest line of output."""
-
-    def on_line(line: str) -> None:
-        bar.set_description_str(line.strip()[:80])
-
-    return on_line
+def show_line(bar: tqdm, line: str) -> None:
+    """Show the latest line of output."""
+    bar.set_description_str(line.strip()[:80])
 
 
-def follow_epochs(bar: tqdm) -> Callable[[str], None]:
-    """Make a reader of nnU-Net's training log that moves the bar."""
-
-    def on_line(line: str) -> None:
-        if match := re.search(r": Epoch (\d+)\s*$", line):
-            bar.update(int(match[1]) - bar.n)  # a continued training starts at a later epoch
-        elif match := re.search(r": train_loss (\S+)", line):
-            bar.set_postfix_str(f"loss {match[1]}", refresh=False)
-        elif match := re.search(r": Pseudo dice (.+)", line):
-            dice = " ".join(f"{float(value):.2f}" for value in re.findall(r"\d\.\d+|nan", match[1]))
-            bar.set_postfix_str(f"{bar.postfix}, Dice {dice}", refresh=False)
-        elif ": Epoch time" in line:
-            bar.update(1)
-        elif ": predicting" in line:
-            bar.set_description("validating")
-
-    return on_line
+def show_epoch(bar: tqdm, line: str) -> None:
+    """Move the bar by a line of nnU-Net's training log."""
+    if match := re.search(r": Epoch (\d+)\s*$", line):
+        bar.update(int(match[1]) - bar.n)  # a continued training starts at a later epoch
+    elif match := re.search(r": train_loss (\S+)", line):
+        bar.set_postfix_str(f"loss {match[1]}", refresh=False)
+    elif match := re.search(r": Pseudo dice (.+)", line):
+        dice = " ".join(f"{float(value):.2f}" for value in re.findall(r"\d\.\d+|nan", match[1]))
+        bar.set_postfix_str(f"{bar.postfix}, Dice {dice}", refresh=False)
+    elif ": Epoch time" in line:
+        bar.update(1)
+    elif ": predicting" in line:
+        bar.set_description("validating")

@@ -11,7 +11,8 @@ OVERRIDE_KEY = "cfnet_modality_groups"
 EXAMPLE = '[["T1", "T2"], ["T1ce", "FLAIR"]]'
 # The paper's pairing: (T1, T2) and (T1ce, FLAIR), by the names that BraTS and MSD releases give the sequences.
 FIRST_GROUP = frozenset({"t1", "t1n", "t1w", "t2", "t2w"})
-SECOND_GROUP = frozenset({"t1ce", "t1c", "t1gd", "t1post", "flair", "t2f"})
+T1CE, FLAIR = frozenset({"t1ce", "t1c", "t1gd", "t1post"}), frozenset({"flair", "t2f"})
+SECOND_GROUP = T1CE | FLAIR
 
 
 class ModalityGroups(NamedTuple):

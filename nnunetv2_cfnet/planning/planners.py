@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.json_files import read_json_object
+from nnunetv2_cfnet.files.json_files import in_json_types, read_json_object
 from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of, named_groups, resolve_modality_groups
 from nnunetv2_cfnet.planning.plans import cfnet_architecture, network_on_meta
@@ -190,7 +189,7 @@ class CFNetPlanner(ResEncUNetPlanner):
         theirs["transpose_forward"] = self.default_plans.get("transpose_forward")
         ours[INTENSITIES] = self.dataset_fingerprint[INTENSITIES]
         theirs[INTENSITIES] = self.default_plans.get(INTENSITIES)
-        return default.get("data_identifier") if _as_json(ours) == _as_json(theirs) else None
+        return default.get("data_identifier") if in_json_types(ours) == in_json_types(theirs) else None
 
 
 class nnUNetPlannerCFNetM(CFNetPlanner):
@@ -240,10 +239,3 @@ def is_preprocessed(data: Path, raw: Path) -> bool:
     """Whether the folder that a data_identifier names has every case of the raw dataset, to its end."""
     # nnU-Net writes a case's properties last
     return all((data / f"{case}.pkl").is_file() for case in get_filenames_of_train_images_and_targets(str(raw)))
-
-
-def _as_json(data: Mapping) -> str:
-    """Equal for equal content, whether from numpy or a file; NaN, which fingerprints can hold, equals itself."""
-    data = deepcopy(dict(data))
-    recursive_fix_for_json_export(data)
-    return json.dumps(data, sort_keys=True)

@@ -6,6 +6,7 @@ and each model: the reference's regions are filled, the model's are lines of the
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +17,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from nnunetv2_cfnet.files.volumes import BROKEN
+from nnunetv2_cfnet.planning.modality_groups import FLAIR, T1CE
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.figures import Picture, add_legend, as_text, new_figure, to_png, wrapped
 
 # Bright on grey, and distinct to people with any colour vision; after Paul Tol's "Colour Schemes", 2021.
 REGION_COLOURS = ("#66CCEE", "#CCBB44", "#EE6677", "#44DD66", "#EE99EE", "#FF9933")
-# As planning/modality_groups.py spells them.
-FLAIR, T1CE = frozenset({"flair", "t2f"}), frozenset({"t1ce", "t1c", "t1gd", "t1post"})
 NO_IMAGE = "no image: reference's mask"
 MAX_CASE_BYTES = 700_000  # images take more than plots; see MAX_BYTES there
 
@@ -41,17 +41,13 @@ class Slice(NamedTuple):
     place: str
 
 
-class CasePictures(NamedTuple):
-    """The pictures, and why there are none of a case."""
-
-    pictures: list[Picture]
-    problems: list[str]
-
-
-def case_pictures(comparison: Comparison) -> CasePictures:
+def case_pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     """Draw the first model's best, median and worst case by mean Dice over the regions, BraTS's rule.
 
     A case whose files can't be read is a problem to report, and no reason to have no report.
+
+    Returns:
+        The pictures, and why there are none of a case.
     """
     pictures, problems = [], []
     for rank, (case, dice) in notable_cases(comparison.models[0]).items():
@@ -59,7 +55,7 @@ def case_pictures(comparison: Comparison) -> CasePictures:
             pictures.append(_draw_case(comparison, rank, case, dice))
         except BROKEN as error:
             problems.append(f"The {rank} case, {case}, can't be drawn: {str(error).strip()}")
-    return CasePictures(pictures, problems)
+    return pictures, problems
 
 
 def notable_cases(model: Model) -> dict[str, tuple[str, float]]:
@@ -134,17 +130,16 @@ def _draw_case(comparison: Comparison, rank: str, case: str, dice: float) -> Pic
     panel = min(2.6, 10 / columns)
     panel_height = float(np.clip(panel * drawn.aspect * height / width, 0.5 * panel, 1.6 * panel))
     figure, grid = new_figure(rows, columns, height=rows * panel_height + 0.9, width=panel * columns)
-    masks = {region: tuple(labels) for region, labels in comparison.regions.items()}
     for row, (channel, image) in zip(grid, backgrounds.items(), strict=True):
         for axes in row:
             _draw_image(axes, image, drawn.aspect)
-            _fill(axes, drawn.reference, masks, alpha=0.45 if axes is row[0] else 0.25)
+            _fill(axes, drawn.reference, comparison.regions, alpha=0.45 if axes is row[0] else 0.25)
         row[0].set_ylabel(as_text(channel))
         for axes, prediction in zip(row[1:], drawn.predictions.values(), strict=True):
-            _outline(axes, prediction, masks)
+            _outline(axes, prediction, comparison.regions)
     for axes, title in zip(grid[0], ["reference", *drawn.predictions], strict=True):
         axes.set_title(wrapped(title, panel), fontsize=9)
-    colours = _region_colours(masks)
+    colours = _region_colours(comparison.regions)
     add_legend(
         figure, [Line2D([], [], color=colour, linewidth=3, label=as_text(name)) for name, colour in colours.items()]
     )
@@ -215,4 +210,4 @@ def _outer_first(labels: np.ndarray, regions: Mapping[str, tuple[int, ...]]) -> 
 
 
 def _region_colours(regions: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    return {region: REGION_COLOURS[index % len(REGION_COLOURS)] for index, region in enumerate(regions)}
+    return dict(zip(regions, cycle(REGION_COLOURS), strict=False))

@@ -25,7 +25,6 @@ from nnunetv2_cfnet.evaluation.cross_validation import cross_validation
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
 from nnunetv2_cfnet.evaluation.summary import versions
-from nnunetv2_cfnet.files.processes import check_num_processes
 from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of
 from nnunetv2_cfnet.report.comparison import Comparison, Model
@@ -74,7 +73,7 @@ def compare_models(
     Raises:
         UserError: something is wrong with the input; no report is written then.
     """
-    _check(names, "--models TRAINER__PLANS TRAINER__PLANS ..", out, num_processes)
+    _check(names, "--models TRAINER__PLANS TRAINER__PLANS ..", out)
     if len(set(folds)) < len(folds):
         raise UserError(f"--folds {' '.join(map(str, folds))}: give each once.")
     if results is None:
@@ -110,9 +109,9 @@ def compare_models(
     ]
     _report(
         f"{dataset}, {configuration}",
+        contenders,
         models,
         labelling,
-        references=_references(contenders),
         images=_training_images(dataset, dataset_json),
         notes=notes,
         out=out,
@@ -134,7 +133,7 @@ def compare_predictions(
     Raises:
         UserError: something is wrong with the input; no report is written then.
     """
-    _check([name for name, _ in predictions], "--predictions NAME=FOLDER NAME=FOLDER ..", out, num_processes)
+    _check([name for name, _ in predictions], "--predictions NAME=FOLDER NAME=FOLDER ..", out)
     for _, folder in predictions:
         check_folders(labels, folder)
     json_file = dataset_json_file or predictions[0][1] / "dataset.json"
@@ -149,23 +148,22 @@ def compare_predictions(
     models = _evaluate(contenders, labelling, dataset_json, out, num_processes)
     _report(
         f"Predictions of {labels.resolve()}",
+        contenders,
         models,
         labelling,
-        references=_references(contenders),
         images=_images_beside(labels, contenders[0].pairs[0], dataset_json),
         notes=[],
         out=out,
     )
 
 
-def _check(names: Sequence[str], usage: str, out: Path, num_processes: int) -> None:
+def _check(names: Sequence[str], usage: str, out: Path) -> None:
     """Refuse what no comparison can be made of, or written to."""
     if len(names) < 2:
         raise UserError(f"A comparison takes two models at least: give {usage}")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise UserError(f"{', '.join(sorted(repeated))} is given twice: name each model once.")
     check_report_place(out)
-    check_num_processes(num_processes)
 
 
 def _model_folder(dataset_folder: Path, name: str, configuration: str) -> Path:
@@ -259,21 +257,18 @@ def _with_cost(model: Model, folder: Path, configuration: str, logs: Logs) -> Mo
     )
 
 
-def _references(contenders: Sequence[Contender]) -> dict[str, Path]:
-    return {case: pair.reference for case, pair in contenders[0].pairs[0].items()}
-
-
 def _report(
     title: str,
+    contenders: Sequence[Contender],
     models: Sequence[Model],
     labelling: Labelling,
     *,
-    references: Mapping[str, Path],
     images: Mapping[str, Mapping[str, Path]],
     notes: Sequence[str],
     out: Path,
 ) -> None:
     """Compare the models' rows, write the report and say where it is."""
+    references = {case: pair.reference for case, pair in contenders[0].pairs[0].items()}
     comparison = Comparison(
         title=title,
         regions=labelling.regions,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas
 
+MAIN_METRICS = ("dice", "hd95")  # those of verdicts, ranks and plots
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -7,7 +7,7 @@ people with any colour vision tell apart.
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle
 from textwrap import wrap
 
 import numpy as np
@@ -18,11 +18,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from nnunetv2_cfnet.evaluation.metrics import METRICS
-from nnunetv2_cfnet.report.comparison import Comparison, Model, PairedTest
+from nnunetv2_cfnet.report.comparison import MAIN_METRICS, Comparison, Model, PairedTest
 from nnunetv2_cfnet.report.statistics import case_differences, centre
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DRAWN_METRICS = ("dice", "hd95")
 # Five plots and three cases (700 kB each) of this size, as text in a page, leave it below 5 MB.
 MAX_BYTES = 200_000
 RESOLUTIONS_DPI = (130, 110, 90, 75, 60, 45, 30)
@@ -46,12 +45,12 @@ class Picture:
 
 def box_plots(comparison: Comparison) -> list[Picture]:
     """For Dice and HD95: a box of each model's cases in each region, with the cases as points."""
-    return [_box_plot(comparison, metric) for metric in DRAWN_METRICS]
+    return [_box_plot(comparison, metric) for metric in MAIN_METRICS]
 
 
 def difference_plots(comparison: Comparison) -> list[Picture]:
     """For Dice and HD95: the sorted differences of the cases, the first model minus each other one."""
-    return [_difference_plot(comparison, metric) for metric in DRAWN_METRICS]
+    return [_difference_plot(comparison, metric) for metric in MAIN_METRICS]
 
 
 def training_curves(comparison: Comparison) -> list[Picture]:
@@ -100,7 +99,7 @@ def to_png(figure: Figure, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def model_colours(models: Sequence[Model]) -> dict[str, str]:
-    return dict(zip((model.name for model in models), islice(cycle(COLOURS), len(models)), strict=True))
+    return dict(zip((model.name for model in models), cycle(COLOURS), strict=False))
 
 
 def model_legend(figure: Figure, models: Sequence[Model]) -> None:

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import torch
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.host import VARIABLES
 from nnunetv2_cfnet.report.comparison import Cost, Curves
 
 # What training_step puts before its findings. It stands here, since importing nnU-Net's trainer takes seconds.
 MARK = "nnunetv2_cfnet.report.training_step: "
-DEVICES = ("cpu", "cuda")
 CHECKPOINT = "checkpoint_final.pth"
 LOGGED = ("train_losses", "val_losses", "mean_fg_dice", "epoch_start_timestamps", "epoch_end_timestamps")
 
@@ -78,17 +78,12 @@ def measure_cost(model_folder: Path, configuration: str, device: str) -> Cost:
 
     Returns:
         Where something fails, None in its place and a note why. The time of an epoch is left to read_logs.
-
-    Raises:
-        UserError: another device.
     """
-    if device not in DEVICES:
-        raise UserError(f"memory is measured on {' or '.join(DEVICES)}, not on {device!r}; choose one of them.")
     command = [sys.executable, "-m", "nnunetv2_cfnet.report.training_step"]
     with tempfile.TemporaryDirectory(prefix="nnunetv2_cfnet_cost_") as folder:
         environment = {
             **os.environ,
-            **dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), folder),
+            **dict.fromkeys(VARIABLES, folder),
             "nnUNet_wandb_enabled": "0",
             # glibc alone reads it: a threshold that is set stays as it is, and doesn't grow with what was freed
             "MALLOC_MMAP_THRESHOLD_": "65536",

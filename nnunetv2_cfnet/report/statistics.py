@@ -20,26 +20,25 @@ share their mean rank is our choice; BraTS's permutation test between ranks is l
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas
 import scipy.stats
 
 from nnunetv2_cfnet.evaluation.metrics import METRICS
-from nnunetv2_cfnet.report.comparison import Model, PairedTest
+from nnunetv2_cfnet.report.comparison import MAIN_METRICS, Model, PairedTest
 
 # nnU-Net's Dice is NaN where a region is empty, which is no value to pair; and where neither direction is better,
 # nothing can be won.
 TESTED_METRICS = tuple(
     name for name, metric in METRICS.items() if metric.larger_is_better is not None and name != "dice_nnunet"
 )
-RANKED_METRICS = ("dice", "hd95")
 # Below it, BCa intervals of a mean exclude zero for one in six of models that do not differ, in place of one in twenty.
 MIN_CASES = 10
 NUM_RESAMPLES = 9999
 SEED = 0
-DECIMALS = 9
-TIE = 10**-DECIMALS  # below it a difference is noise of floating-point numbers
+DECIMALS = 9  # of differences and ranked values: what is beyond them is noise of floating-point numbers
 
 
 def paired_tests(models: Sequence[Model], regions: Iterable[str]) -> list[PairedTest]:
@@ -60,7 +59,7 @@ def paired_tests(models: Sequence[Model], regions: Iterable[str]) -> list[Paired
         all_differences = first - other.reindex(first.index)
         for region in regions:
             for metric in TESTED_METRICS:
-                differences = without_noise(all_differences.loc[region, metric].dropna().to_numpy())
+                differences = all_differences.loc[region, metric].dropna().round(DECIMALS).to_numpy()
                 if len(differences):
                     tests.append(_test(model.name, region, metric, differences))
     return _with_holm(tests)
@@ -70,7 +69,7 @@ def brats_ranks(models: Sequence[Model]) -> dict[str, float]:
     """Mean rank of each model over cases, regions, Dice and HD95; 1 is best, ties share the mean of their ranks."""
     reference = _values(models[0])
     ranks = []
-    for metric in RANKED_METRICS:
+    for metric in MAIN_METRICS:
         values = np.stack([_values(model)[metric].reindex(reference.index) for model in models])
         sign = -1 if METRICS[metric].larger_is_better else 1
         ranks.append(scipy.stats.rankdata(sign * np.round(values, DECIMALS), axis=0))
@@ -80,13 +79,7 @@ def brats_ranks(models: Sequence[Model]) -> dict[str, float]:
 
 def case_differences(first: Model, other: Model, region: str, metric: str) -> pandas.Series:
     """First minus other by case; cases where one of them lacks a value are left out."""
-    differences = (_values(first).loc[region, metric] - _values(other).loc[region, metric]).dropna()
-    return pandas.Series(without_noise(differences.to_numpy()), differences.index)
-
-
-def without_noise(differences: np.ndarray) -> np.ndarray:
-    """Make equal what differs by rounding only, and zero what is below TIE."""
-    return np.where(np.abs(differences) < TIE, 0.0, np.round(differences, DECIMALS))
+    return (_values(first).loc[region, metric] - _values(other).loc[region, metric]).dropna().round(DECIMALS)
 
 
 def centre(differences: np.ndarray, metric: str, axis: int = -1) -> np.ndarray:
@@ -103,13 +96,10 @@ def bootstrap_interval(differences: np.ndarray, metric: str) -> tuple[float, flo
     if np.ptp(differences) == 0:
         return float(differences[0]), float(differences[0])
 
-    def resampled(samples: np.ndarray, axis: int) -> np.ndarray:
-        return centre(samples, metric, axis)
-
     def interval(method: str) -> tuple[float, float]:
         low, high = scipy.stats.bootstrap(
             (differences,),
-            resampled,
+            partial(centre, metric=metric),
             n_resamples=NUM_RESAMPLES,
             batch=1000,  # bounds memory: 1000 resamples of 1251 cases are 10 MB
             vectorized=True,

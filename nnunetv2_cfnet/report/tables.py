@@ -8,9 +8,8 @@ import pandas
 
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.summary import summarise
-from nnunetv2_cfnet.report.comparison import Comparison, Cost, Model, PairedTest
+from nnunetv2_cfnet.report.comparison import MAIN_METRICS, Comparison, Cost, Model, PairedTest
 
-VERDICT_METRICS = ("dice", "hd95")
 NOTHING = "–"
 
 
@@ -36,7 +35,7 @@ def verdicts(comparison: Comparison) -> list[Verdict]:
     """A sentence for each other model, region and for Dice and HD95."""
     first = comparison.models[0].name
     return [
-        Verdict(test.verdict, verdict_line(first, test)) for test in comparison.tests if test.metric in VERDICT_METRICS
+        Verdict(test.verdict, verdict_line(first, test)) for test in comparison.tests if test.metric in MAIN_METRICS
     ]
 
 

@@ -44,10 +44,7 @@ def measure(model_folder: Path, configuration: str, device: str) -> None:
     On CUDA the peak is what torch allocated for a step at most, when compilation and the optimizer's state are there;
     on the CPU what the process grew by at most, from before the network was built to the end of a second step.
 
-    Args:
-        model_folder: TRAINER__PLANS__CONFIGURATION, with plans.json and dataset.json.
-        configuration: of the plans.
-        device: "cpu" or "cuda".
+    Args: measure_cost's.
     """
     trainer = make_trainer(model_folder, configuration, device)
     try:

@@ -96,7 +96,8 @@ def write_report(comparison: Comparison, out: Path) -> None:
 def make_sections(comparison: Comparison) -> list[Section]:
     """All of the report in reading order; parts that there is nothing to say about are left out."""
     replicates = replicate_table(comparison)
-    cases = case_pictures(comparison)
+    pictures_of_cases, problems = case_pictures(comparison)
+    provenance = Table("Made with", ("what", "value"), list(comparison.provenance.items()), text_columns=(0, 1))
     sections = [
         Section("verdict", "Verdict", verdicts=verdicts(comparison), paragraphs=_reservations(comparison)),
         Section("tests", "All paired tests", tables=tables_of_tests(comparison)),
@@ -107,11 +108,11 @@ def make_sections(comparison: Comparison) -> list[Section]:
         Section("curves", "Training curves", pictures=training_curves(comparison)),
         Section("boxes", "All cases", pictures=box_plots(comparison)),
         Section("differences", "Paired differences", pictures=difference_plots(comparison)),
-        Section("cases", "Best, median and worst case", paragraphs=cases.problems, pictures=cases.pictures),
+        Section("cases", "Best, median and worst case", paragraphs=problems, pictures=pictures_of_cases),
         Section("how", "How it was computed", paragraphs=_definitions(comparison)),
-        Section("provenance", "Provenance", tables=[_provenance_table(comparison)]),
+        Section("provenance", "Provenance", tables=[provenance]),
     ]
-    return [section for section in sections if any(_contents(section))]
+    return [part for part in sections if part.verdicts or part.paragraphs or part.tables or part.pictures]
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
@@ -192,10 +193,6 @@ def _former_figures(out: Path) -> set[str]:
         return set()
 
 
-def _contents(section: Section) -> tuple[Sequence, ...]:
-    return section.verdicts, section.paragraphs, section.tables, section.pictures
-
-
 def _reservations(comparison: Comparison) -> list[str]:
     """What a reader of the verdicts has to know."""
     notes = list(comparison.notes)
@@ -218,8 +215,9 @@ def _reservations(comparison: Comparison) -> list[str]:
 def _definitions(comparison: Comparison) -> list[str]:
     """How the numbers came about, and who defined them."""
     first = comparison.models[0].name
+    regions = [f"{region} {', '.join(map(str, labels))}" for region, labels in comparison.regions.items()]
     return [
-        f"Regions and their labels: {_region_text(comparison)}.",
+        f"Regions and their labels: {'; '.join(regions)}.",
         *(f"{title}: {RULES[name]}" for name, title in RULE_TITLES.items()),
         f"Cases are paired by name, and a difference is {first} minus the other model: the mean over cases for metrics "
         "within 0 and 1, the median for distances, whose penalty for a missed region would dominate a mean. Intervals: "
@@ -230,15 +228,6 @@ def _definitions(comparison: Comparison) -> list[str]:
         "ranks are averaged, after BraTS (Bakas et al. 2018, arXiv:1811.02629; without its permutation test).",
         "FLOPs are two for each multiply-add. The epoch time is the median without the first epoch of each fold.",
     ]
-
-
-def _region_text(comparison: Comparison) -> str:
-    return "; ".join(f"{region} {', '.join(map(str, labels))}" for region, labels in comparison.regions.items())
-
-
-def _provenance_table(comparison: Comparison) -> Table:
-    rows = [(str(name), str(value)) for name, value in comparison.provenance.items()]
-    return Table("Made with", ("what", "value"), rows, text_columns=(0, 1))
 
 
 def _markdown_rows(table: Table) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK
 from defects import RAS, change, plant, read
 
-from nnunetv2_cfnet.brats.checks import Inspection, check_case, check_source, check_unclaimed, inspect_case
+from nnunetv2_cfnet.brats.checks import Inspection, check_source, inspect_case
 from nnunetv2_cfnet.brats.editions import EDITIONS
 from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
 from nnunetv2_cfnet.brats.sources import find_cases
@@ -20,7 +20,8 @@ CASE = "BraTS2021_00000"
 def check(folder: Path, edition: str = "2021") -> list[Finding]:
     """Findings of the first case, with paths as they are below the folder."""
     source = find_cases(folder, edition)
-    findings = [*check_case(source.cases[0], source.edition), *check_unclaimed(source)]
+    inspections = [inspect_case(case, source.edition) for case in source.cases]
+    findings = [*inspections[0].findings, *check_source(source, inspections)]
     return [finding._replace(message=finding.message.replace(f"{folder}/", "")) for finding in findings]
 
 
@@ -36,7 +37,7 @@ def file(release: Path, content: str) -> Path:
 @pytest.mark.parametrize("edition", EDITIONS)
 def test_nothing_is_wrong_with_a_phantom_of_any_edition(edition, clean_release):
     source = find_cases(clean_release(edition, 2), edition)
-    assert [finding for case in source.cases for finding in check_case(case, source.edition)] == []
+    assert [finding for case in source.cases for finding in inspect_case(case, source.edition).findings] == []
 
 
 FILE = f"{CASE}/{CASE}_t1ce.nii.gz"
@@ -174,7 +175,7 @@ def test_a_wrong_check_sum_is_unreadable(release):
     assert "CRC check failed" in finding.message
 
 
-@pytest.mark.parametrize("content", [b"", b"no NIfTI file", gzip.compress(b"no NIfTI file")])
+@pytest.mark.parametrize("content", [b"", b"no NIfTI file", gzip.compress(b"no NIfTI file", mtime=0)])
 @pytest.mark.parametrize("name", ["t1", "seg"])
 def test_what_is_no_nifti_file_is_unreadable(release, name, content):
     file(release, name).write_bytes(content)

@@ -97,7 +97,7 @@ def test_unwritable_folder_is_a_cross(ask: Doctor, tmp_path: Path, monkeypatch: 
     code, lines = ask()
     assert code == 1
     assert crosses(lines) == ["nnUNet_results"]
-    assert "a file/results cannot be written to" in lines["nnUNet_results"]
+    assert "is a file, and a folder is to be written there: choose another nnUNet_results" in lines["nnUNet_results"]
 
 
 @pytest.mark.parametrize("version", ["2.7.0", "2.9.0", "3.0"])

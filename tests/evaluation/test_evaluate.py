@@ -23,7 +23,7 @@ from nnunetv2_cfnet.evaluation.evaluate import PROGRESS, evaluate
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
 from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
 from nnunetv2_cfnet.evaluation.summary import summarise
-from nnunetv2_cfnet.files.processes import nothing_more, workers
+from nnunetv2_cfnet.files.processes import workers
 
 SHAPE = (5, 6, 7)
 REGIONS = {
@@ -341,11 +341,10 @@ def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_pat
     pandas.testing.assert_frame_equal(rows, expected)
 
 
-def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(cases, "_use_one_thread", nothing_more)  # without the seconds for torch
+def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():
     message = "A process was killed while working on cases, most likely for want of memory: .* with a smaller -np"
     with pytest.raises(UserError, match=message), cases._executor(2, "cases") as executor:
-        list(cases._results(executor, os._exit, {"case": 1}, "evaluating"))
+        list(cases.run(executor, os._exit, {"case": 1}, "evaluating"))
 
 
 # What is refused

@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ run_command({command!r}, dict(os.environ), pathlib.Path("log"), lambda line: pri
 
 def test_training_log_moves_the_bar():
     with steps.tqdm(total=10, file=open(os.devnull, "w")) as bar:
-        read = steps.follow_epochs(bar)
+        read = partial(steps.show_epoch, bar)
         read("2026-11-23 02:39:17.017807: Epoch 4 \n")
         assert bar.n == 4  # a continued training
         read("2026-11-23 02:39:39.606157: train_loss -0.3201 \n")

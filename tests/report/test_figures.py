@@ -54,9 +54,9 @@ def make_one_case(make_model, tmp_path):
 
 
 def all_pictures(comparison):
-    cases = case_pictures(comparison)
-    assert not cases.problems
-    return [*box_plots(comparison), *difference_plots(comparison), *training_curves(comparison), *cases.pictures]
+    pictures, problems = case_pictures(comparison)
+    assert not problems
+    return [*box_plots(comparison), *difference_plots(comparison), *training_curves(comparison), *pictures]
 
 
 @pytest.mark.usefixtures("quick_drawing")

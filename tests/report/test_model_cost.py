@@ -235,11 +235,6 @@ def test_a_failed_measurement_is_a_note(returncode, stderr, cause):
     assert cost == Cost(parameters=3, device="cuda", notes=(f"A training step could not be measured: {cause}",))
 
 
-def test_another_device_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"memory is measured on cpu or cuda, not on 'mps'; choose one of them"):
-        measure_cost(tmp_path, "2d", "mps")
-
-
 def write_checkpoint(model_folder: Path, fold: int | str, durations: list[float], **more: object) -> Path:
     """As nnU-Net's trainer saves it, with epochs of these seconds."""
     starts = [1000.0 * epoch for epoch in range(len(durations))]

@@ -11,7 +11,6 @@ import pytest
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.report import write
-from nnunetv2_cfnet.report.case_pictures import CasePictures
 from nnunetv2_cfnet.report.comparison import Cost, PairedTest
 from nnunetv2_cfnet.report.figures import Picture
 from nnunetv2_cfnet.report.tables import cost_table, number, p_text, replicate_table, verdict_line
@@ -65,7 +64,7 @@ def quick_figures(monkeypatch):
 
     monkeypatch.setattr(write, "box_plots", lambda comparison: [picture("dice_boxes")])
     monkeypatch.setattr(write, "difference_plots", lambda comparison: [])
-    monkeypatch.setattr(write, "case_pictures", lambda comparison: CasePictures([], []))
+    monkeypatch.setattr(write, "case_pictures", lambda comparison: ([], []))
     monkeypatch.setattr(
         write, "training_curves", lambda comparison: [picture("curves")] if comparison.models[0].curves else []
     )
