@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,14 @@ from defects import read
 from nnunetv2_cfnet.brats import enhancing, export
 from nnunetv2_cfnet.brats.editions import EDITIONS
 from nnunetv2_cfnet.brats.export import export_brats
-from nnunetv2_cfnet.brats.labels import read_label_order
 from nnunetv2_cfnet.brats.sources import find_cases
 from nnunetv2_cfnet.commands.import_weights import LABELS
-from nnunetv2_cfnet.demo.phantom import REGIONS, REGIONS_CLASS_ORDER
 from nnunetv2_cfnet.errors import UserError
 
 SHAPE = (3, 4, 5)
 # Worked out by hand from the releases' descriptions.
 LABELS_OF_EDITIONS = {
-    "2018": {"NCR/NET": 1, "ED": 2, "ET": 4},
-    "2019": {"NCR/NET": 1, "ED": 2, "ET": 4},
-    "2020": {"NCR/NET": 1, "ED": 2, "ET": 4},
-    "2021": {"NCR/NET": 1, "ED": 2, "ET": 4},
+    **{edition: {"NCR/NET": 1, "ED": 2, "ET": 4} for edition in ("2018", "2019", "2020", "2021")},
     "2023": {"NCR/NET": 1, "ED": 2, "ET": 3},
     "2024": {"NCR/NET": 1, "ED": 2, "ET": 3, "RC": 4},
     "msd": {"ED": 1, "NCR/NET": 2, "ET": 3},
@@ -33,14 +29,6 @@ REGIONS_OF_OURS = {"background": 0, "whole_tumor": [1, 2, 3], "tumor_core": [2, 
 REGIONS_OF_NNUNET = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}
 # dataset.json of a model, and the tissue that each of its values is.
 MODELS = {
-    "ours": (
-        {
-            "labels": REGIONS_OF_OURS,
-            "regions_class_order": [1, 2, 3],
-            "label_order": {"ED": 1, "NCR/NET": 2, "ET": 3},
-        },
-        {1: "ED", 2: "NCR/NET", 3: "ET"},
-    ),
     "ours of 2024": (
         {
             "labels": {**REGIONS_OF_OURS, "resection_cavity": [4]},
@@ -62,10 +50,6 @@ MODELS = {
         {1: "NCR/NET", 2: "ED", 3: "ET", 4: "RC"},
     ),
     "import_weights": ({"labels": LABELS}, {1: "NCR/NET", 2: "ED", 3: "ET"}),
-    "phantom": (
-        {"labels": {"background": 0, **REGIONS}, "regions_class_order": REGIONS_CLASS_ORDER},
-        {1: "ED", 2: "NCR/NET", 3: "ET"},
-    ),
     "MSD": (
         {"labels": {"background": 0, "edema": 1, "non-enhancing tumor": 2, "enhancing tumour": 3}},
         {1: "ED", 2: "NCR/NET", 3: "ET"},
@@ -224,53 +208,64 @@ def test_an_interrupted_export_leaves_nothing_behind(tmp_path, monkeypatch):
 # Labels that do not tell
 
 
+def in_dataset_json(key: str, values: Iterable, message: str, others: dict = BY_NAME) -> list:
+    return [({**others, key: value}, message.format(json=json.dumps(value), value=value)) for value in values]
+
+
 @pytest.mark.parametrize(
-    "labels",
+    ("dataset_json", "message"),
     [
-        {"background": 0, "whole tumor": [1, 2, 3], "enhancing tumor": [3]},  # 1 and 2 may be oedema or core
-        {
-            "background": 0,
-            "tumor core": 1,
-            "whole tumor": 2,
-            "enhancing tumor": 3,
-        },  # no regions: they exclude each other
-        {"background": 0, "lesion": 1},
-        {"background": 0, "edema": 1, "core": 2, "enhancing tumor": 3},
-        {"background": 0},
-        ["edema"],
-        None,
+        *in_dataset_json(
+            "labels",
+            [
+                {"background": 0, "whole tumor": [1, 2, 3], "enhancing tumor": [3]},  # 1 and 2 may be oedema or core
+                # no regions: they exclude each other
+                {"background": 0, "tumor core": 1, "whole tumor": 2, "enhancing tumor": 3},
+                {"background": 0, "lesion": 1},
+                {"background": 0, "edema": 1, "core": 2, "enhancing tumor": 3},
+                {"background": 0},
+                ["edema"],
+                None,
+            ],
+            "its labels {json} do not tell which value is which tissue. Understood are tissues by name (edema, ED, "
+            "SNFH; non-enhancing tumor, necrosis, NCR, NET, NETC; enhancing tumor, ET; resection cavity, RC) and the "
+            "regions whole tumor, tumor core and enhancing tumor together. Otherwise add what is the case to that "
+            'file, such as "label_order": {{"ED": 1, "NCR/NET": 2, "ET": 3}}.',
+        ),
+        *in_dataset_json(
+            "regions_class_order",
+            [3, True, None, {"1": 1}, "123", [1, "2", 3], [1, [2], 3]],
+            "regions_class_order is {json}; it must list the labels of the regions, such as [1, 2, 3]. Copy the file "
+            "from the model folder.",
+            {"labels": REGIONS_OF_NNUNET},
+        ),
+        *in_dataset_json(
+            "regions_class_order",
+            [[2, 1, 3]],
+            "regions_class_order {json} writes other values than the regions",
+            {"labels": REGIONS_OF_NNUNET},
+        ),
+        *in_dataset_json(
+            "label_order",
+            [{"ED": 1, "core": 2}, {"ED": 1, "ET": 1}, {"ED": 0}, {"ED": [1]}, {}, [1, 2]],
+            "label_order is {value}; it must give tissues (ED, NCR/NET, ET, RC) a label each",
+        ),
+        *in_dataset_json(
+            "source_cases",
+            [["a"], "a", None, {"a": 1}, {"a": None}, {"elsewhere": ["a"]}],
+            "source_cases must give each case the source's name, such as "
+            '{{"case_1": "BraTS20_Validation_001"}}. Copy the file from the model folder, or '
+            "remove source_cases from it.",
+        ),
+        *in_dataset_json(
+            "source_cases", [{"a": "../a"}], "'../a', the source's name of a, is no file name. Mend it in source_cases."
+        ),
+        *in_dataset_json("source_cases", [{"a": ""}], "'', the source's name of a, is no file name."),
     ],
 )
-def test_labels_that_do_not_tell_the_tissues_are_refused(tmp_path, labels):
-    write_predictions(tmp_path / "predictions", {"case": with_enhancing(2)}, {"labels": labels})
-    message = refuse(tmp_path, edition="2020")
-    assert f"{tmp_path / 'predictions' / 'dataset.json'}: its labels {json.dumps(labels)} do not tell" in message
-    assert "Understood are tissues by name (edema, ED, SNFH;" in message
-    assert '"label_order": {"ED": 1, "NCR/NET": 2, "ET": 3}' in message
-
-
-def test_a_class_order_that_contradicts_the_regions_is_refused(tmp_path):
-    dataset_json = {"labels": REGIONS_OF_NNUNET, "regions_class_order": [2, 1, 3]}
-    write_predictions(tmp_path / "predictions", {"case": with_enhancing(2)}, dataset_json)
-    assert "regions_class_order [2, 1, 3] writes other values than the regions" in refuse(tmp_path, edition="2020")
-
-
-@pytest.mark.parametrize("class_order", [3, True, None, {"1": 1}, "123", [1, "2", 3], [1, [2], 3]])
-def test_a_class_order_that_is_no_list_of_labels_is_refused(tmp_path, class_order):
-    dataset_json = {"labels": REGIONS_OF_NNUNET, "regions_class_order": class_order}
-    write_predictions(tmp_path / "predictions", {"case": with_enhancing(2)}, dataset_json)
-    assert (
-        f"{tmp_path / 'predictions' / 'dataset.json'}: regions_class_order is {json.dumps(class_order)}; it must list "
-        "the labels of the regions, such as [1, 2, 3]. Copy the file from the model folder."
-    ) in refuse(tmp_path, edition="2020")
-
-
-@pytest.mark.parametrize("order", [{"ED": 1, "core": 2}, {"ED": 1, "ET": 1}, {"ED": 0}, {"ED": [1]}, {}, [1, 2]])
-def test_a_label_order_that_is_none_is_refused(order):
-    with pytest.raises(
-        UserError, match=r"dataset.json: label_order is .*; it must give tissues \(ED, NCR/NET, ET, RC\)"
-    ):
-        read_label_order({"labels": REGIONS_OF_NNUNET, "label_order": order}, Path("dataset.json"))
+def test_a_dataset_json_that_does_not_tell_is_refused(tmp_path, dataset_json, message):
+    write_predictions(tmp_path / "predictions", {"a": with_enhancing(2)}, dataset_json)
+    assert f"{tmp_path / 'predictions' / 'dataset.json'}: {message}" in refuse(tmp_path, edition="2020")
 
 
 # Folders, files and editions that are refused
@@ -355,23 +350,10 @@ def test_a_model_of_another_edition_than_the_cases_asks_whose_labels(tmp_path):
     assert read(tmp_path / "out" / "BraTS-GLI-00001-000.nii.gz").max() == 3
 
 
-def test_source_names_that_clash_or_leave_the_folder_are_refused(tmp_path):
+def test_source_names_that_clash_are_refused(tmp_path):
     arrays = {"a": with_enhancing(1), "b": with_enhancing(2)}
     write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": "b"}})
     assert "would both be written as b.nii.gz: mend source_cases" in refuse(tmp_path, edition="2020")
-    write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": "../a"}})
-    assert "'../a', the source's name of a, is no file name" in refuse(tmp_path, edition="2020")
-    write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": ""}})
-    assert "'', the source's name of a, is no file name. Mend it in source_cases." in refuse(tmp_path, edition="2020")
-
-
-@pytest.mark.parametrize("source_cases", [["a"], "a", None, {"a": 1}, {"a": None}, {"elsewhere": ["a"]}])
-def test_source_cases_that_give_no_names_are_refused(tmp_path, source_cases):
-    dataset_json = {**BY_NAME, "source_cases": source_cases}
-    write_predictions(tmp_path / "predictions", {"a": with_enhancing(1)}, dataset_json)
-    message = refuse(tmp_path, edition="2020")
-    assert f"{tmp_path / 'predictions' / 'dataset.json'}: source_cases must give each case the source's name" in message
-    assert "Copy the file from the model folder, or remove source_cases from it." in message
 
 
 @pytest.mark.parametrize("ending", [1, None, [".nii.gz"], "", "nii.gz"])

@@ -13,7 +13,6 @@ import pandas
 import pytest
 import SimpleITK
 from nnunetv2.evaluation import evaluate_predictions as nnunet
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from skimage.io import imsave
 
 from nnunetv2_cfnet.errors import UserError
@@ -23,7 +22,7 @@ from nnunetv2_cfnet.evaluation.evaluate import PROGRESS, evaluate
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
 from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
 from nnunetv2_cfnet.evaluation.summary import summarise
-from nnunetv2_cfnet.files.processes import nothing_more, workers
+from nnunetv2_cfnet.files.processes import workers
 
 SHAPE = (5, 6, 7)
 REGIONS = {
@@ -279,22 +278,6 @@ def test_worker_processes_give_the_same_results(evaluated, tmp_path, monkeypatch
     assert run(evaluated.folders, out=tmp_path, np=2)["metric_per_case"] == evaluated.summary["metric_per_case"]
 
 
-def labelling_of(folder: Path, dataset_json: dict) -> Labelling:
-    write_json(folder, dataset_json)
-    return read_dataset(folder / "dataset.json", "")[1]
-
-
-def test_labels_and_regions_are_what_nnunet_takes_them_for(tmp_path):
-    for dataset_json in (REGIONS, LABELS):
-        theirs = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
-        ours = labelling_of(tmp_path, dataset_json)
-        expected = theirs.foreground_regions if theirs.has_regions else theirs.foreground_labels
-        labels = {(region,) if isinstance(region, int | np.integer) else region for region in expected}
-        assert set(ours.regions.values()) == labels
-        assert ours.ignore_label == theirs.ignore_label
-    assert labelling_of(tmp_path, REGIONS).values == [0, 1, 2, 3, 4]
-
-
 # Going on
 
 
@@ -326,7 +309,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, tmp_path, mon
 
 
 def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_path, capsys):
-    labelling = labelling_of(tmp_path, REGIONS)
+    _, labelling = read_dataset(folders[1] / "dataset.json", "")
     pairs = {case: Pair(*(folder / f"{case}.nii.gz" for folder in folders)) for case in ("case_0", "case_1", "case_2")}
     arguments = {"num_processes": 1, "description": "cases", "progress_file": tmp_path / "progress.jsonl"}
     before = evaluate_pairs(pairs, labelling, REGIONS, **arguments)
@@ -339,13 +322,6 @@ def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_pat
     assert "taken over" not in capsys.readouterr().out
     expected = before[before["region"] == "whole"].reset_index(drop=True)
     pandas.testing.assert_frame_equal(rows, expected)
-
-
-def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(cases, "_use_one_thread", nothing_more)  # without the seconds for torch
-    message = "A process was killed while working on cases, most likely for want of memory: .* with a smaller -np"
-    with pytest.raises(UserError, match=message), cases._executor(2, "cases") as executor:
-        list(cases._results(executor, os._exit, {"case": 1}, "evaluating"))
 
 
 # What is refused
