@@ -3,11 +3,9 @@
 import json
 
 import numpy as np
-import pytest
 import SimpleITK
 
 from nnunetv2_cfnet.demo.phantom import make_case, write_dataset
-from nnunetv2_cfnet.errors import UserError
 
 SHAPE = (20, 24, 18)  # no two axes alike
 
@@ -55,14 +53,3 @@ def test_a_larger_dataset_of_a_seed_starts_with_the_smaller_ones_cases(tmp_path)
         np.testing.assert_array_equal(read(tmp_path / "1" / file), read(tmp_path / "2" / file))
     images = [read(tmp_path / "2" / f"images{set_}_0000.nii.gz") for set_ in ("Tr/phantom_tr_000", "Ts/phantom_ts_000")]
     assert (images[0] != images[1]).any()
-
-
-def test_an_existing_dataset_is_not_overwritten(tmp_path):
-    (tmp_path / "dataset.json").write_text("{}")
-    with pytest.raises(UserError, match="exists and is no empty folder"):
-        write_dataset(tmp_path, num_training=1, num_test=1, seed=0, shape=SHAPE)
-
-
-def test_a_shape_too_small_for_a_brain_is_named():
-    with pytest.raises(ValueError, match=r"shape must be three numbers of at least 16 voxels, got \(8, 32, 32\)"):
-        make_case(0, (8, 32, 32), with_enhancing=True)

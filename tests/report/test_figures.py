@@ -10,14 +10,11 @@ from matplotlib.figure import Figure
 from nnunetv2_cfnet.report.case_pictures import case_pictures, choose_channels, notable_cases, read_slice
 from nnunetv2_cfnet.report.comparison import Comparison, Curves
 from nnunetv2_cfnet.report.figures import (
-    COLOURS,
     box_plots,
     difference_plots,
-    model_colours,
     new_figure,
     to_png,
     training_curves,
-    wrapped,
 )
 
 PNG = b"\x89PNG\r\n"
@@ -84,12 +81,6 @@ def test_odd_comparisons_are_drawn(make_comparison, arguments):
     assert len({picture.name for picture in pictures}) == len(pictures)
 
 
-def test_a_model_has_one_colour_in_every_figure(make_model):
-    colours = model_colours([make_model(name, {"dice": [0.5]}) for name in "abcde"])
-    assert list(colours.values()) == list(COLOURS[:5])
-    assert len(set(COLOURS)) == len(COLOURS)
-
-
 def test_without_curves_there_is_no_figure_of_them(comparison):
     assert not training_curves(replace(comparison, models=[replace(model, curves=()) for model in comparison.models]))
 
@@ -107,11 +98,6 @@ def test_a_picture_that_is_too_large_gets_a_lower_resolution(monkeypatch):
     figure, _ = new_figure(1, 1, height=1)
     assert len(to_png(figure, max_bytes=80)) == 75
     assert drawn == [130, 110, 90, 75]
-
-
-def test_long_names_are_wrapped_and_no_formulas():
-    assert wrapped("nnUNetTrainer__nnUNetResEncUNetMPlans", 2) == "nnUNetTrainer__\nnnUNetResEncUNetMPlans"
-    assert wrapped("$a$", 2) == r"\$a\$"
 
 
 def test_best_median_and_worst_case_by_mean_dice_over_regions(make_model):
