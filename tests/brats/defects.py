@@ -17,6 +17,11 @@ def read(path: Path) -> np.ndarray:
     return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
 
 
+def geometry(path: Path) -> tuple:
+    image = SimpleITK.ReadImage(str(path))
+    return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+
+
 def change(
     path: Path,
     voxels: Callable[[np.ndarray], np.ndarray] = lambda array: array,

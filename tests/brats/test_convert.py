@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK
-from defects import RAS, change, read
+from defects import RAS, change, geometry, read
 
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.brats import convert
@@ -44,11 +43,6 @@ def raw(tmp_path, monkeypatch) -> Path:
 def in_this_process(monkeypatch) -> None:
     """Without worker processes, which take a second to start."""
     monkeypatch.setattr(convert, "in_parallel", lambda function, cases, *_: [function(case) for case in cases])
-
-
-def geometry(path: Path) -> tuple:
-    image = SimpleITK.ReadImage(str(path))
-    return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -128,7 +128,6 @@ def test_a_folder_with_something_in_it_is_left_alone(checkpoint, tmp_path, capsy
     ("content", "message"),
     [
         (None, "No such file or directory"),
-        (b"", "is no readable checkpoint of weights (damaged? EOFError); nothing in it was run"),
         (b"<html>", "is no readable checkpoint of weights (damaged? UnpicklingError); nothing in it was run"),
         (b"PK\x03\x04 torn", "is no readable checkpoint of weights (damaged? "),
     ],
@@ -142,13 +141,6 @@ def test_a_bad_checkpoint_is_one_message_and_nothing_is_written(tmp_path, capsys
     assert message in error
     assert str(file) in error
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_another_number_of_classes_is_refused(release_state_dict, tmp_path, capsys):
-    torch.save({**release_state_dict, "finalconv3.bias": torch.zeros(3)}, tmp_path / "three.pth")
-    message = refuse(capsys, tmp_path / "three.pth", "-o", tmp_path / "model")
-    assert "three.pth does not fit the published CFNet of 4 classes" in message
-    assert "finalconv3.bias has the shape (3,) instead of (4,)" in message
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing_behind(checkpoint, tmp_path, capsys):

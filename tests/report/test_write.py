@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas
 import pytest
@@ -226,21 +227,22 @@ def test_a_listed_figure_outside_the_folder_is_not_removed(comparison, tmp_path)
     assert (tmp_path / "precious.png").exists()
 
 
-@pytest.mark.parametrize("name", ["", "figures"])
-def test_a_file_in_the_place_of_a_folder_is_refused(comparison, tmp_path, name):
-    file = tmp_path / "out" / name
-    file.parent.mkdir(exist_ok=True)
-    file.write_text("a file")
-    with pytest.raises(UserError, match=f"{re.escape(str(file))} is a file, and a folder is to be written there"):
+@pytest.mark.parametrize(
+    ("place", "make", "message"),
+    [
+        ("", Path.touch, " is a file, and a folder is to be written there"),
+        ("figures", Path.touch, "figures is a file, and a folder is to be written there"),
+        ("compare.md", Path.mkdir, r"compare\.md is a folder, and a file is to be written there"),
+    ],
+)
+def test_another_thing_in_the_place_of_a_file_or_folder_is_refused(comparison, tmp_path, place, make, message):
+    taken = tmp_path / "out" / place
+    taken.parent.mkdir(exist_ok=True)
+    make(taken)
+    before = list(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=message):
         write_report(comparison, tmp_path / "out")
-    assert file.read_text() == "a file"
-
-
-def test_a_folder_in_the_place_of_a_file_is_refused(comparison, tmp_path):
-    (tmp_path / "compare.md").mkdir()
-    with pytest.raises(UserError, match=r"compare\.md is a folder, and a file is to be written there"):
-        write_report(comparison, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["compare.md"]
+    assert list(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
