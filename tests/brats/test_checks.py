@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from defects import RAS, change, plant, read
+from defects import RAS, change, plant
+from images import read
 
 from nnunetv2_cfnet.brats.checks import Inspection, check_case, check_source, check_unclaimed, inspect_case
 from nnunetv2_cfnet.brats.editions import EDITIONS

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from defects import RAS, change, geometry, read
+from defects import RAS, change
+from images import geometry, read
 
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.brats import convert

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from defects import RAS, change, geometry, read
+from defects import RAS, change
+from images import geometry, read, write_image
 
 from nnunetv2_cfnet.brats import enhancing, export
 from nnunetv2_cfnet.brats.editions import EDITIONS
@@ -69,17 +70,10 @@ MODELS = {
 BY_NAME = {"labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3}}
 
 
-def write_image(array: np.ndarray, file: Path, origin: tuple[float, ...] = (0.0, -239.0, 0.0)) -> None:
-    image = SimpleITK.GetImageFromArray(array)
-    image.SetOrigin(origin)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    SimpleITK.WriteImage(image, str(file), True)
-
-
 def write_predictions(folder: Path, cases: dict[str, np.ndarray], dataset_json: dict) -> Path:
     """As nnUNetv2_predict leaves them."""
     for case, array in cases.items():
-        write_image(array, folder / f"{case}.nii.gz")
+        write_image(array, folder / f"{case}.nii.gz", Origin=(0.0, -239.0, 0.0))
     folder.mkdir(exist_ok=True)
     (folder / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", **dataset_json}))
     (folder / "plans.json").write_text("{}")
@@ -157,8 +151,7 @@ def test_a_releases_segmentations_come_back_voxel_for_voxel(tmp_path, clean_rele
 def test_without_a_source_the_predictions_own_geometry_stays(tmp_path, capsys):
     predictions = write_predictions(tmp_path / "predictions", {"BraTS2021_00001": with_enhancing(2)}, BY_NAME)
     export_brats(predictions, tmp_path / "out")
-    written = SimpleITK.ReadImage(str(tmp_path / "out" / "BraTS2021_00001.nii.gz"))
-    assert written.GetOrigin() == (0.0, -239.0, 0.0)
+    assert geometry(tmp_path / "out" / "BraTS2021_00001.nii.gz") == geometry(predictions / "BraTS2021_00001.nii.gz")
     output = capsys.readouterr().out
     assert "dataset.json: 1 = NCR/NET, 2 = ED, 3 = ET. Edition 2021: 1 = NCR/NET, 2 = ED, 4 = ET." in output
     assert f"1 cases are in {tmp_path / 'out'}" in output

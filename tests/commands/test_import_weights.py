@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK
 import torch
+from images import geometry, read, write_image
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_cfnet import cli
@@ -70,11 +70,8 @@ def test_nnunet_predicts_what_the_network_says(imported, checkpoint, tmp_path):
     """By hand: z-scores over the brain, its bounding box in the middle of a 240 x 240 slice, one slice at a time."""
     volume = brain(np.random.default_rng(0))
     images = tmp_path / "images"
-    images.mkdir()
     for channel, array in enumerate(volume):
-        image = SimpleITK.GetImageFromArray(array)
-        image.SetOrigin((1.0, -239.0, 7.0))
-        SimpleITK.WriteImage(image, str(images / f"CASE_{channel:04d}.nii.gz"))
+        write_image(array, images / f"CASE_{channel:04d}.nii.gz", Origin=(1.0, -239.0, 7.0))
     (tmp_path / "predicted").mkdir()
     predictor = nnUNetPredictor(device=torch.device("cpu"))
     predictor.initialize_from_trained_model_folder(str(imported[0]), use_folds=(0,))
@@ -103,9 +100,9 @@ def test_nnunet_predicts_what_the_network_says(imported, checkpoint, tmp_path):
     # nnU-Net adds up tiles in half precision; two sequences swapped differ by 6e-4 and more
     np.testing.assert_allclose(predicted[(..., *box)], expected[middle], rtol=0, atol=1e-4)
 
-    segmentation = SimpleITK.ReadImage(str(tmp_path / "predicted" / "CASE.nii.gz"))
-    assert segmentation.GetOrigin() == (1.0, -239.0, 7.0)
-    assert np.array_equal(SimpleITK.GetArrayFromImage(segmentation)[:, inside], predicted.argmax(0)[:, inside])
+    segmentation = tmp_path / "predicted" / "CASE.nii.gz"
+    assert geometry(segmentation) == geometry(images / "CASE_0000.nii.gz")
+    assert np.array_equal(read(segmentation)[:, inside], predicted.argmax(0)[:, inside])
 
 
 def refuse(capsys, *arguments: object) -> str:

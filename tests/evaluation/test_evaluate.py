@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas
 import pytest
-import SimpleITK
+from images import write_image
 from nnunetv2.evaluation import evaluate_predictions as nnunet
 from skimage.io import imsave
 
@@ -35,17 +35,13 @@ RESULTS = ["cfnet_summary.json", "per_case.csv"]
 
 
 def write_cases(folder: Path, cases: dict[str, np.ndarray], ending: str = ".nii.gz", **header: object) -> Path:
-    """Images of the arrays; header: what SimpleITK sets, as in Spacing=(1.0, 1.0, 1.0)."""
     folder.mkdir(parents=True, exist_ok=True)
     for case, array in cases.items():
         file = folder / f"{case}{ending}"
         if ending == ".png":
             imsave(file, array, check_contrast=False)
-            continue
-        image = SimpleITK.GetImageFromArray(array)
-        for name, value in header.items():
-            getattr(image, f"Set{name}")(value)
-        SimpleITK.WriteImage(image, str(file), True)
+        else:
+            write_image(array, file, **header)
     return folder
 
 

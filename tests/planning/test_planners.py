@@ -20,7 +20,7 @@ INTENSITIES = {"mean": 1.0, "median": 1.0, "std": 1.0, "min": 0.0, "max": 2.0, "
 # spacing in mm and size in voxels of every case
 SMALL = ((1.0, 1.0, 1.0), (40, 44, 40))  # quickest to plan
 BRAIN = ((1.0, 1.0, 1.0), (140, 172, 140))
-LARGE = ((1.0, 0.7, 0.7), (300, 512, 512))  # has a 3d_lowres
+LARGE = ((1.0, 0.7, 0.7), (200, 320, 320))  # has a 3d_lowres
 SLICES = ((5.0, 0.7, 0.7), (20, 320, 320))
 ONE_SLICE = ((999.0, 1.0, 1.0), (1, 512, 512))
 CASES = {"brain": BRAIN, "large": LARGE, "slices": SLICES, "one slice": ONE_SLICE}
@@ -518,7 +518,7 @@ def test_plan_extracts_only_a_missing_fingerprint(make_dataset, monkeypatch):
 
 
 def test_show_prints_each_configuration_beside_its_unet(make_dataset, planned, capsys):
-    folder, plans = make_dataset(), planned(BRAIN, *WITHOUT_ALL)
+    folder, plans = make_dataset(), planned(SMALL, *WITHOUT_ALL)
     plans["configurations"]["mine"] = {"inherits_from": "2d", "batch_size": 5}
     write(folder, plans)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -532,8 +532,8 @@ def test_show_prints_each_configuration_beside_its_unet(make_dataset, planned, c
     configuration = plans["configurations"]["3d_fullres"]
     assert rows["patch size"] == " x ".join(map(str, configuration["patch_size"]))
     assert rows["batch size"] == str(configuration["batch_size"])
-    assert rows["stages"] == str(configuration["architecture"]["arch_kwargs"]["n_stages"])
-    assert rows["widths"] == "32, 64, 128, 256, 320, 320"
+    assert rows["stages"] == str(arguments_of(plans)["n_stages"])
+    assert rows["widths"] == ", ".join(map(str, arguments_of(plans)["features_per_stage"]))
     assert rows["groups"] == "(T1, T2) and (T1ce, FLAIR)"
     assert rows["without"] == "fusion, context, communication"
     assert rows[""].split() == ["CFNet", "ResidualEncoderUNet"]

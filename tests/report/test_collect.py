@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK
 import torch
+from images import write_image
 
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.report import collect, statistics
@@ -25,13 +25,6 @@ DATASET_JSON = {
 }
 CASES = [f"case_{number}" for number in range(10)]
 GOOD, POOR = "nnUNetTrainerGood__nnUNetPlans", "nnUNetTrainerPoor__nnUNetPlans"
-
-
-def write(array: np.ndarray, path: Path, spacing: float = 1.0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing((spacing,) * 3)
-    SimpleITK.WriteImage(image, str(path))
 
 
 def cube(shift: int = 0) -> np.ndarray:
@@ -60,7 +53,7 @@ def write_model(results: Path, name: str, shift: int, num_epochs: int = 3) -> Pa
 
 def write_predictions(folder: Path, shift: int, cases: list[str]) -> None:
     for case in cases:
-        write(cube(shift), folder / f"{case}.nii.gz")
+        write_image(cube(shift), folder / f"{case}.nii.gz")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +65,7 @@ def original(tmp_path_factory) -> Path:
     write_predictions(root / "nnUNet_preprocessed" / DATASET / "gt_segmentations", 0, CASES)
     for case in CASES:
         for channel in (0, 1):
-            write(cube().astype(np.float32), raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz")
+            write_image(cube().astype(np.float32), raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz")
     (raw / "dataset.json").write_text(json.dumps(DATASET_JSON))
     for model, name, shift in ((GOOD, "good", 0), (POOR, "poor", 2)):
         write_model(root / "nnUNet_results", model, shift)
@@ -188,13 +181,13 @@ def test_unequal_training_is_noted(comparisons, nnunet):
 def test_replicates_are_averaged_case_by_case_and_empty_regions_count_in_each(comparisons, nnunet):
     """The core of case 0 is empty: the first replicate is right about it, the second predicts it, shifted."""
     without = np.where(cube() == 2, 1, cube()).astype(np.uint8)
-    write(without, nnunet / "nnUNet_preprocessed" / DATASET / "gt_segmentations" / "case_0.nii.gz")
+    write_image(without, nnunet / "nnUNet_preprocessed" / DATASET / "gt_segmentations" / "case_0.nii.gz")
     results = [nnunet / "replicate_0", nnunet / "replicate_1"]
     for folder, shift in zip(results, (0, 2), strict=True):
         good = write_model(folder, GOOD, shift)
         write_model(folder, POOR, 2)
         if shift == 0:
-            write(without, good / "fold_0" / "validation" / "case_0.nii.gz")
+            write_image(without, good / "fold_0" / "validation" / "case_0.nii.gz")
     collect.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=nnunet, num_processes=1, results=results)
     (comparison,) = comparisons
     good = comparison.models[0]
@@ -259,7 +252,7 @@ def leak_a_case() -> None:
             "have different labels, {'whole': (1,)} and {'whole': (1, 2), 'core': (2,)}",
         ),
         (
-            lambda: write(cube(), fold_1(POOR) / "validation" / "case_3.nii.gz", spacing=2),
+            lambda: write_image(cube(), fold_1(POOR) / "validation" / "case_3.nii.gz", Spacing=(2.0, 2.0, 2.0)),
             trained(),
             "case_3.nii.gz: spacing (2, 2, 2) against (1, 1, 1)",
         ),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK
+from images import write_image
 from matplotlib.figure import Figure
 
 from nnunetv2_cfnet.report.case_pictures import case_pictures, choose_channels, notable_cases, read_slice
@@ -21,13 +22,10 @@ PNG = b"\x89PNG\r\n"
 SIX_REGIONS = {f"region {label}": (label,) for label in range(1, 7)}
 
 
-def write_case(folder, name, mask, spacing=(1.0, 1.0, 1.0), direction=None):
-    image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing(spacing[: mask.ndim])
-    if direction:
-        image.SetDirection(direction)
-    SimpleITK.WriteImage(image, str(folder / f"{name}.nii.gz"))
-    return folder / f"{name}.nii.gz"
+def write_case(folder, name, mask, **header):
+    file = folder / f"{name}.nii.gz"
+    write_image(mask.astype(np.uint8), file, **header)
+    return file
 
 
 @pytest.fixture
@@ -136,7 +134,7 @@ def test_the_slice_is_where_the_reference_is_largest(make_one_case):
     reference, prediction = np.zeros((2, 5, 6, 7))
     reference[1, :2, :2], reference[3, 1:4, 2:6] = 1, 1
     prediction[0] = 1
-    drawn = read_slice(make_one_case(reference, prediction, spacing=(1.0, 2.0, 5.0)), "case_0")
+    drawn = read_slice(make_one_case(reference, prediction, Spacing=(1.0, 2.0, 5.0)), "case_0")
     assert drawn.place == "slice 4 of 5"
     np.testing.assert_array_equal(drawn.reference, reference[3])
     np.testing.assert_array_equal(drawn.predictions["model"], prediction[3])
@@ -157,7 +155,7 @@ def test_volumes_are_turned_so_that_slices_are_axial(make_one_case):
     reference = np.zeros((5, 6, 7))
     reference[1, 2, 3] = 1
     flipped = (1, 0, 0, 0, 1, 0, 0, 0, -1)
-    drawn = read_slice(make_one_case(reference, reference, direction=flipped), "case_0")
+    drawn = read_slice(make_one_case(reference, reference, Direction=flipped), "case_0")
     assert drawn.place == "slice 4 of 5"
     assert drawn.reference[2, 3] == 1
 
@@ -166,7 +164,7 @@ def test_a_deviating_header_of_the_prediction_does_not_turn_it_away_from_the_ref
     reference = np.zeros((3, 6, 7))
     reference[1, 2, 3] = 1
     comparison = make_one_case(reference, reference)
-    write_case(tmp_path, "prediction", reference, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    write_case(tmp_path, "prediction", reference, Direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
     drawn = read_slice(comparison, "case_0")
     np.testing.assert_array_equal(drawn.reference, drawn.predictions["model"])
 
