@@ -20,7 +20,7 @@ INTENSITIES = {"mean": 1.0, "median": 1.0, "std": 1.0, "min": 0.0, "max": 2.0, "
 # spacing in mm and size in voxels of every case
 SMALL = ((1.0, 1.0, 1.0), (40, 44, 40))  # quickest to plan
 BRAIN = ((1.0, 1.0, 1.0), (140, 172, 140))
-LARGE = ((1.0, 0.7, 0.7), (200, 320, 320))  # has a 3d_lowres
+LARGE = ((1.0, 0.7, 0.7), (240, 400, 400))  # has a 3d_lowres
 SLICES = ((5.0, 0.7, 0.7), (20, 320, 320))
 ONE_SLICE = ((999.0, 1.0, 1.0), (1, 512, 512))
 CASES = {"brain": BRAIN, "large": LARGE, "slices": SLICES, "one slice": ONE_SLICE}
