@@ -6,15 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK
+from images import read
 
 from nnunetv2_cfnet.brats.findings import Kind
 from nnunetv2_cfnet.brats.sources import SourceCase
 
 RAS = (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # where BraTS has LPS
-
-
-def read(path: Path) -> np.ndarray:
-    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
 
 
 def change(

@@ -10,26 +10,22 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK
-from defects import RAS, change, read
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from defects import RAS, change
+from images import geometry, read
 
+from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.brats import convert
 from nnunetv2_cfnet.brats.convert import convert_brats
 from nnunetv2_cfnet.brats.editions import CHANNELS, EDITIONS
 from nnunetv2_cfnet.brats.findings import Kind
 from nnunetv2_cfnet.brats.sources import find_cases
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.volumes import count_non_finite
 
 OPEN_MS = Path(__file__).parents[1] / "data" / "open_ms"
 
@@ -48,11 +44,6 @@ def raw(tmp_path, monkeypatch) -> Path:
 def in_this_process(monkeypatch) -> None:
     """Without worker processes, which take a second to start."""
     monkeypatch.setattr(convert, "in_parallel", lambda function, cases, *_: [function(case) for case in cases])
-
-
-def geometry(path: Path) -> tuple:
-    image = SimpleITK.ReadImage(str(path))
-    return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -324,8 +315,6 @@ def test_refusals_say_what_to_do(raw, write_release, tmp_path, monkeypatch):
     assert refusal(release, num_processes=0) == "0 processes can't do anything: give -np at least 1."
     with pytest.raises(UserError, match=r"^1000 is no dataset ID of nnU-Net: give -d a number from 1 to 999\.$"):
         convert_brats(release, 1000)
-    with pytest.raises(UserError, match="is named as in 2021, not in 2023"):
-        convert_brats(release, 8, edition="2023")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
     assert refusal(release).startswith(
         f"nnUNet_raw={tmp_path / 'absent'} is no folder; mend it with: export nnUNet_raw="
@@ -335,21 +324,20 @@ def test_refusals_say_what_to_do(raw, write_release, tmp_path, monkeypatch):
     assert [path.name for path in raw.iterdir()] == ["Dataset007_Other"]
 
 
-def test_a_full_disk_is_one_message_and_no_file_is_torn(raw, write_release):
-    """No file may grow beyond 2 KiB, which SimpleITK does not notice; two need the same header as the others."""
-    release = write_release(num_cases=2, defects=(Kind.HEADER, Kind.HEADER))
-    command = Path(sysconfig.get_path("scripts"), "nnunetv2_cfnet")
-    result = subprocess.run(
-        [command, "convert_brats", release, "-d", "7", "-np", "1", "--fix-headers"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048)),
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 2, result.stderr
-    assert "Traceback" not in result.stderr
+def test_a_full_disk_is_one_message_and_no_file_is_torn(raw, write_release, capsys):
+    """No file may grow beyond 2 KiB. SimpleITK, which writes the first one for its other header, does not notice."""
+    release = write_release(num_cases=1)
+    first = release / "BraTS2021_00000" / "BraTS2021_00000_t1.nii.gz"
+    change(first, header=lambda image: image.SetSpacing((1, 1, 2)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+    try:
+        assert cli.main(["convert_brats", str(release), "-d", "7", "--fix-headers"]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "BraTS2021_00000_0000.nii.gz can't be written (a full disk?)" in capsys.readouterr().err
     assert not list(raw.glob("Dataset007*/"))
-    for written in raw.rglob("*.nii.gz"):
-        assert count_non_finite(written) == 0
+    assert not list(raw.rglob("*.nii.gz"))
 
 
 def test_splits_of_an_earlier_conversion_are_warned_of(raw, write_release, tmp_path, monkeypatch, capsys):
@@ -508,27 +496,3 @@ def test_nnunet_accepts_the_dataset(raw, write_release, monkeypatch, capsys):
     assert "verify_dataset_integrity Done." in output
     assert "Error:" not in output
     assert "arning" not in output
-
-
-# Labels
-
-
-@pytest.mark.parametrize("edition", EDITIONS.values(), ids=EDITIONS)
-def test_the_label_mapping_is_invertible_and_regions_are_nested(edition):
-    values = [0, *edition.labels.values()]
-
-    @given(arrays(np.uint8, (3, 4, 5), elements=st.sampled_from(values)))
-    def holds(segmentation: np.ndarray) -> None:
-        ours = edition.to_nnunet(segmentation)
-        np.testing.assert_array_equal(edition.from_nnunet(ours), segmentation)
-        np.testing.assert_array_equal(ours == 0, segmentation == 0)
-        masks = {name: np.isin(ours, labels) for name, labels in edition.regions.items()}
-        assert not (masks["enhancing_tumor"] & ~masks["tumor_core"]).any()
-        assert not (masks["tumor_core"] & ~masks["whole_tumor"]).any()
-        np.testing.assert_array_equal(masks["enhancing_tumor"], segmentation == edition.labels["ET"])
-        np.testing.assert_array_equal(masks["whole_tumor"] & ~masks["tumor_core"], segmentation == edition.labels["ED"])
-        if "RC" in edition.labels:
-            np.testing.assert_array_equal(masks["resection_cavity"], segmentation == edition.labels["RC"])
-            assert not (masks["resection_cavity"] & masks["whole_tumor"]).any()
-
-    holds()

@@ -2,17 +2,18 @@
 
 import json
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
-from defects import read
+from defects import RAS, change
+from images import geometry, read, write_image
 
 from nnunetv2_cfnet.brats import enhancing, export
-from nnunetv2_cfnet.brats.editions import EDITIONS, REGIONS
+from nnunetv2_cfnet.brats.editions import EDITIONS
 from nnunetv2_cfnet.brats.export import export_brats
-from nnunetv2_cfnet.brats.labels import read_label_order
 from nnunetv2_cfnet.brats.sources import find_cases
 from nnunetv2_cfnet.commands.import_weights import LABELS
 from nnunetv2_cfnet.errors import UserError
@@ -20,10 +21,7 @@ from nnunetv2_cfnet.errors import UserError
 SHAPE = (3, 4, 5)
 # Worked out by hand from the releases' descriptions.
 LABELS_OF_EDITIONS = {
-    "2018": {"NCR/NET": 1, "ED": 2, "ET": 4},
-    "2019": {"NCR/NET": 1, "ED": 2, "ET": 4},
-    "2020": {"NCR/NET": 1, "ED": 2, "ET": 4},
-    "2021": {"NCR/NET": 1, "ED": 2, "ET": 4},
+    **{edition: {"NCR/NET": 1, "ED": 2, "ET": 4} for edition in ("2018", "2019", "2020", "2021")},
     "2023": {"NCR/NET": 1, "ED": 2, "ET": 3},
     "2024": {"NCR/NET": 1, "ED": 2, "ET": 3, "RC": 4},
     "msd": {"ED": 1, "NCR/NET": 2, "ET": 3},
@@ -32,14 +30,6 @@ REGIONS_OF_OURS = {"background": 0, "whole_tumor": [1, 2, 3], "tumor_core": [2, 
 REGIONS_OF_NNUNET = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}
 # dataset.json of a model, and the tissue that each of its values is.
 MODELS = {
-    "ours": (
-        {
-            "labels": REGIONS_OF_OURS,
-            "regions_class_order": [1, 2, 3],
-            "label_order": {"ED": 1, "NCR/NET": 2, "ET": 3},
-        },
-        {1: "ED", 2: "NCR/NET", 3: "ET"},
-    ),
     "ours of 2024": (
         {
             "labels": {**REGIONS_OF_OURS, "resection_cavity": [4]},
@@ -61,10 +51,6 @@ MODELS = {
         {1: "NCR/NET", 2: "ED", 3: "ET", 4: "RC"},
     ),
     "import_weights": ({"labels": LABELS}, {1: "NCR/NET", 2: "ED", 3: "ET"}),
-    "phantom": (
-        {"labels": {"background": 0, **REGIONS}, "regions_class_order": (1, 2, 3)},
-        {1: "ED", 2: "NCR/NET", 3: "ET"},
-    ),
     "MSD": (
         {"labels": {"background": 0, "edema": 1, "non-enhancing tumor": 2, "enhancing tumour": 3}},
         {1: "ED", 2: "NCR/NET", 3: "ET"},
@@ -84,17 +70,10 @@ MODELS = {
 BY_NAME = {"labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3}}
 
 
-def write_image(array: np.ndarray, file: Path, origin: tuple[float, ...] = (0.0, -239.0, 0.0)) -> None:
-    image = SimpleITK.GetImageFromArray(array)
-    image.SetOrigin(origin)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    SimpleITK.WriteImage(image, str(file), True)
-
-
 def write_predictions(folder: Path, cases: dict[str, np.ndarray], dataset_json: dict) -> Path:
     """As nnUNetv2_predict leaves them."""
     for case, array in cases.items():
-        write_image(array, folder / f"{case}.nii.gz")
+        write_image(array, folder / f"{case}.nii.gz", Origin=(0.0, -239.0, 0.0))
     folder.mkdir(exist_ok=True)
     (folder / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", **dataset_json}))
     (folder / "plans.json").write_text("{}")
@@ -133,63 +112,46 @@ def test_every_models_tissues_get_every_editions_labels(tmp_path, model, edition
     np.testing.assert_array_equal(written, np.resize(expected, SHAPE))
 
 
+def turn(image: SimpleITK.Image) -> None:
+    image.SetOrigin((-1.0, 2.0, 3.0))
+    image.SetSpacing((1.0, 1.0, 2.0))
+    image.SetDirection(RAS)
+
+
 @pytest.mark.parametrize("edition", EDITIONS)
-def test_a_releases_segmentations_come_back_voxel_for_voxel(tmp_path, clean_release, edition):
-    """There with to_nnunet, under numbers for names and with another origin, and back with the source beside it."""
+def test_a_releases_segmentations_come_back_voxel_for_voxel(tmp_path, clean_release, edition, capsys):
+    """There with to_nnunet, under numbers for names and with another header, and back with the source beside it."""
     release = clean_release(edition, 2)
     cases = find_cases(release, edition).cases
-    arrays, source_cases = {}, {}
-    for number, case in enumerate(cases):
-        source_cases[f"case_{number}"] = case.name
-        arrays[f"case_{number}"] = (
-            EDITIONS[edition].to_nnunet(read(case.files["seg"][0]))
-            if case.is_training
-            else np.ones((24, 28, 24), dtype=np.uint8)
-        )
+    arrays = {
+        f"case_{number}": EDITIONS[edition].to_nnunet(read(case.files["seg"][0]))
+        if case.is_training
+        else np.ones((24, 28, 24), dtype=np.uint8)
+        for number, case in enumerate(cases)
+    }
+    source_cases = {f"case_{number}": case.name for number, case in enumerate(cases)}
     dataset_json = {**MODELS["ours of 2024"][0], "edition": edition, "source_cases": source_cases}
     predictions = write_predictions(tmp_path / "predictions", arrays, dataset_json)
+    for file in predictions.glob("*.nii.gz"):
+        change(file, header=turn)
     export_brats(predictions, tmp_path / "out", like=release)
 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{case.name}.nii.gz" for case in cases]
     for case in (case for case in cases if case.is_training):
-        source = SimpleITK.ReadImage(str(case.files["seg"][0]))
-        written = SimpleITK.ReadImage(str(tmp_path / "out" / f"{case.name}.nii.gz"))
-        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(written), SimpleITK.GetArrayFromImage(source))
-        assert written.GetPixelID() == SimpleITK.sitkUInt8
-        for property_of in (
-            SimpleITK.Image.GetOrigin,
-            SimpleITK.Image.GetSpacing,
-            SimpleITK.Image.GetDirection,
-            SimpleITK.Image.GetSize,
-        ):
-            assert property_of(written) == property_of(source)
-
-
-def test_the_sources_geometry_replaces_another_and_it_is_said(tmp_path, capsys):
-    name = "BraTS20_Validation_001"
-    turned = SimpleITK.GetImageFromArray(np.zeros(SHAPE, dtype=np.int16))
-    turned.SetOrigin((-1.0, 2.0, 3.0))
-    turned.SetSpacing((1.0, 1.0, 2.0))
-    turned.SetDirection((-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
-    (tmp_path / "release" / name).mkdir(parents=True)
-    SimpleITK.WriteImage(turned, str(tmp_path / "release" / name / f"{name}_t1.nii"))
-    predictions = write_predictions(tmp_path / "predictions", {name: with_enhancing(2)}, BY_NAME)
-    export_brats(predictions, tmp_path / "out", like=tmp_path / "release")
-    written = SimpleITK.ReadImage(str(tmp_path / "out" / f"{name}.nii.gz"))
-    assert written.GetOrigin() == (-1.0, 2.0, 3.0)
-    assert written.GetSpacing() == (1.0, 1.0, 2.0)
-    assert written.GetDirection() == (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)
+        written = tmp_path / "out" / f"{case.name}.nii.gz"
+        np.testing.assert_array_equal(read(written), read(case.files["seg"][0]))
+        assert read(written).dtype == np.uint8
+        assert geometry(written) == geometry(case.files["seg"][0])
     assert (
-        "1 predictions lie elsewhere than their source, whose geometry is written "
-        f"({name}: spacing (1, 1, 1) against (1, 1, 2), " in capsys.readouterr().out
+        f"{len(cases)} predictions lie elsewhere than their source, whose geometry is written "
+        f"({cases[0].name}: spacing (1, 1, 2) against (1, 1, 1), origin (-1, 2, 3) against" in capsys.readouterr().out
     )
 
 
 def test_without_a_source_the_predictions_own_geometry_stays(tmp_path, capsys):
     predictions = write_predictions(tmp_path / "predictions", {"BraTS2021_00001": with_enhancing(2)}, BY_NAME)
     export_brats(predictions, tmp_path / "out")
-    written = SimpleITK.ReadImage(str(tmp_path / "out" / "BraTS2021_00001.nii.gz"))
-    assert written.GetOrigin() == (0.0, -239.0, 0.0)
+    assert geometry(tmp_path / "out" / "BraTS2021_00001.nii.gz") == geometry(predictions / "BraTS2021_00001.nii.gz")
     output = capsys.readouterr().out
     assert "dataset.json: 1 = NCR/NET, 2 = ED, 3 = ET. Edition 2021: 1 = NCR/NET, 2 = ED, 4 = ET." in output
     assert f"1 cases are in {tmp_path / 'out'}" in output
@@ -223,53 +185,64 @@ def test_an_interrupted_export_leaves_nothing_behind(tmp_path, monkeypatch):
 # Labels that do not tell
 
 
+def in_dataset_json(key: str, values: Iterable, message: str, others: dict = BY_NAME) -> list:
+    return [({**others, key: value}, message.format(json=json.dumps(value), value=value)) for value in values]
+
+
 @pytest.mark.parametrize(
-    "labels",
+    ("dataset_json", "message"),
     [
-        {"background": 0, "whole tumor": [1, 2, 3], "enhancing tumor": [3]},  # 1 and 2 may be oedema or core
-        {
-            "background": 0,
-            "tumor core": 1,
-            "whole tumor": 2,
-            "enhancing tumor": 3,
-        },  # no regions: they exclude each other
-        {"background": 0, "lesion": 1},
-        {"background": 0, "edema": 1, "core": 2, "enhancing tumor": 3},
-        {"background": 0},
-        ["edema"],
-        None,
+        *in_dataset_json(
+            "labels",
+            [
+                {"background": 0, "whole tumor": [1, 2, 3], "enhancing tumor": [3]},  # 1 and 2 may be oedema or core
+                # no regions: they exclude each other
+                {"background": 0, "tumor core": 1, "whole tumor": 2, "enhancing tumor": 3},
+                {"background": 0, "lesion": 1},
+                {"background": 0, "edema": 1, "core": 2, "enhancing tumor": 3},
+                {"background": 0},
+                ["edema"],
+                None,
+            ],
+            "its labels {json} do not tell which value is which tissue. Understood are tissues by name (edema, ED, "
+            "SNFH; non-enhancing tumor, necrosis, NCR, NET, NETC; enhancing tumor, ET; resection cavity, RC) and the "
+            "regions whole tumor, tumor core and enhancing tumor together. Otherwise add what is the case to that "
+            'file, such as "label_order": {{"ED": 1, "NCR/NET": 2, "ET": 3}}.',
+        ),
+        *in_dataset_json(
+            "regions_class_order",
+            [3, True, None, {"1": 1}, "123", [1, "2", 3], [1, [2], 3]],
+            "regions_class_order is {json}; it must list the labels of the regions, such as [1, 2, 3]. Copy the file "
+            "from the model folder.",
+            {"labels": REGIONS_OF_NNUNET},
+        ),
+        *in_dataset_json(
+            "regions_class_order",
+            [[2, 1, 3]],
+            "regions_class_order {json} writes other values than the regions",
+            {"labels": REGIONS_OF_NNUNET},
+        ),
+        *in_dataset_json(
+            "label_order",
+            [{"ED": 1, "core": 2}, {"ED": 1, "ET": 1}, {"ED": 0}, {"ED": [1]}, {}, [1, 2]],
+            "label_order is {value}; it must give tissues (ED, NCR/NET, ET, RC) a label each",
+        ),
+        *in_dataset_json(
+            "source_cases",
+            [["a"], "a", None, {"a": 1}, {"a": None}, {"elsewhere": ["a"]}],
+            "source_cases must give each case the source's name, such as "
+            '{{"case_1": "BraTS20_Validation_001"}}. Copy the file from the model folder, or '
+            "remove source_cases from it.",
+        ),
+        *in_dataset_json(
+            "source_cases", [{"a": "../a"}], "'../a', the source's name of a, is no file name. Mend it in source_cases."
+        ),
+        *in_dataset_json("source_cases", [{"a": ""}], "'', the source's name of a, is no file name."),
     ],
 )
-def test_labels_that_do_not_tell_the_tissues_are_refused(tmp_path, labels):
-    write_predictions(tmp_path / "predictions", {"case": with_enhancing(2)}, {"labels": labels})
-    message = refuse(tmp_path, edition="2020")
-    assert f"{tmp_path / 'predictions' / 'dataset.json'}: its labels {json.dumps(labels)} do not tell" in message
-    assert "Understood are tissues by name (edema, ED, SNFH;" in message
-    assert '"label_order": {"ED": 1, "NCR/NET": 2, "ET": 3}' in message
-
-
-def test_a_class_order_that_contradicts_the_regions_is_refused(tmp_path):
-    dataset_json = {"labels": REGIONS_OF_NNUNET, "regions_class_order": [2, 1, 3]}
-    write_predictions(tmp_path / "predictions", {"case": with_enhancing(2)}, dataset_json)
-    assert "regions_class_order [2, 1, 3] writes other values than the regions" in refuse(tmp_path, edition="2020")
-
-
-@pytest.mark.parametrize("class_order", [3, True, None, {"1": 1}, "123", [1, "2", 3], [1, [2], 3]])
-def test_a_class_order_that_is_no_list_of_labels_is_refused(tmp_path, class_order):
-    dataset_json = {"labels": REGIONS_OF_NNUNET, "regions_class_order": class_order}
-    write_predictions(tmp_path / "predictions", {"case": with_enhancing(2)}, dataset_json)
-    assert (
-        f"{tmp_path / 'predictions' / 'dataset.json'}: regions_class_order is {json.dumps(class_order)}; it must list "
-        "the labels of the regions, such as [1, 2, 3]. Copy the file from the model folder."
-    ) in refuse(tmp_path, edition="2020")
-
-
-@pytest.mark.parametrize("order", [{"ED": 1, "core": 2}, {"ED": 1, "ET": 1}, {"ED": 0}, {"ED": [1]}, {}, [1, 2]])
-def test_a_label_order_that_is_none_is_refused(order):
-    with pytest.raises(
-        UserError, match=r"dataset.json: label_order is .*; it must give tissues \(ED, NCR/NET, ET, RC\)"
-    ):
-        read_label_order({"labels": REGIONS_OF_NNUNET, "label_order": order}, Path("dataset.json"))
+def test_a_dataset_json_that_does_not_tell_is_refused(tmp_path, dataset_json, message):
+    write_predictions(tmp_path / "predictions", {"a": with_enhancing(2)}, dataset_json)
+    assert f"{tmp_path / 'predictions' / 'dataset.json'}: {message}" in refuse(tmp_path, edition="2020")
 
 
 # Folders, files and editions that are refused
@@ -340,6 +313,7 @@ def test_an_edition_that_nothing_tells_is_asked_for(tmp_path):
     folder = tmp_path / "predictions"
     write_predictions(folder, {"BraTS-GLI-00001-100": with_enhancing(2)}, BY_NAME)
     assert "named as in 2023 and 2024" in refuse(tmp_path)
+    assert "--edition 2022 is none of 2018, 2019" in refuse(tmp_path, edition="2022")
     write_predictions(folder, {}, {**BY_NAME, "edition": "2022"})
     assert "dataset.json: edition 2022 is none of 2018, 2019" in refuse(tmp_path)
 
@@ -353,23 +327,10 @@ def test_a_model_of_another_edition_than_the_cases_asks_whose_labels(tmp_path):
     assert read(tmp_path / "out" / "BraTS-GLI-00001-000.nii.gz").max() == 3
 
 
-def test_source_names_that_clash_or_leave_the_folder_are_refused(tmp_path):
+def test_source_names_that_clash_are_refused(tmp_path):
     arrays = {"a": with_enhancing(1), "b": with_enhancing(2)}
     write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": "b"}})
     assert "would both be written as b.nii.gz: mend source_cases" in refuse(tmp_path, edition="2020")
-    write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": "../a"}})
-    assert "'../a', the source's name of a, is no file name" in refuse(tmp_path, edition="2020")
-    write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": ""}})
-    assert "'', the source's name of a, is no file name. Mend it in source_cases." in refuse(tmp_path, edition="2020")
-
-
-@pytest.mark.parametrize("source_cases", [["a"], "a", None, {"a": 1}, {"a": None}, {"elsewhere": ["a"]}])
-def test_source_cases_that_give_no_names_are_refused(tmp_path, source_cases):
-    dataset_json = {**BY_NAME, "source_cases": source_cases}
-    write_predictions(tmp_path / "predictions", {"a": with_enhancing(1)}, dataset_json)
-    message = refuse(tmp_path, edition="2020")
-    assert f"{tmp_path / 'predictions' / 'dataset.json'}: source_cases must give each case the source's name" in message
-    assert "Copy the file from the model folder, or remove source_cases from it." in message
 
 
 @pytest.mark.parametrize("ending", [1, None, [".nii.gz"], "", "nii.gz"])
@@ -394,7 +355,7 @@ def test_predictions_and_source_must_be_the_same_cases_in_the_same_shape(tmp_pat
     write_image(t1[:2], release / first / f"{first}_t1.nii.gz")
     assert f"1 cases of {release} without a prediction: {second}. Give --like" in refuse(tmp_path, like=release)
     (release / second / f"{second}_t1.nii.gz").unlink()
-    assert f"{first}.nii.gz has (5, 4, 3) voxels, its source has (5, 4, 2)." in refuse(tmp_path, like=release)
+    assert f"{first}.nii.gz has 5 x 4 x 3 voxels, its source has 5 x 4 x 2." in refuse(tmp_path, like=release)
     (release / first / f"{first}_t1.nii.gz").write_bytes(b"torn")
     assert f"{first}_t1.nii.gz can't be read" in refuse(tmp_path, like=release)
     (release / first / f"{first}_t1.nii.gz").rename(release / first / f"{first}_t2.nii.gz")

@@ -16,12 +16,7 @@ from nnunetv2_cfnet import __version__, cli
 from nnunetv2_cfnet.commands import demo
 from nnunetv2_cfnet.errors import UserError
 
-COMMAND = Path(sysconfig.get_path("scripts"), "nnunetv2_cfnet")
 COSTLY = ("torch", "nnunetv2", "pandas", "scipy", "SimpleITK")
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
 def exit_code_of(*arguments: str) -> int:
@@ -30,23 +25,23 @@ def exit_code_of(*arguments: str) -> int:
     return int(str(stopped.value))
 
 
-def test_help_lists_the_commands_that_have_a_module() -> None:
-    result = run("--help")
-    assert result.returncode == 0
-    assert all(name in result.stdout for name in cli.COMMANDS)
+def test_help_lists_the_commands_that_have_a_module(capsys):
+    assert exit_code_of("--help") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in cli.COMMANDS)
     modules = {path.stem for path in Path(cli.__file__).with_name("commands").glob("*.py")}
     assert modules - {"__init__", "flags"} == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_explains_itself(command, capsys):
     assert exit_code_of(command, "--help") == 0
     usage, _, rest = capsys.readouterr().out.partition("\n\n")
     assert usage.startswith(f"usage: nnunetv2_cfnet {command}")
     assert not re.search("cfnet [^a-z]|nnu-net", rest)  # names keep their capitals
 
 
-def test_help_of_no_command_imports_what_takes_seconds() -> None:
+def test_help_of_no_command_imports_what_takes_seconds():
     code = f"""
 import sys
 from nnunetv2_cfnet import cli
@@ -59,33 +54,35 @@ for command in cli.COMMANDS:
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_every_flag_is_read_by_its_command(command: str) -> None:
+def test_every_flag_is_read_by_its_command(command):
     module, parser = import_module(f"nnunetv2_cfnet.commands.{command}"), ArgumentParser(add_help=False)
     module.add_arguments(parser)
     source = getsource(module.run)
     assert [action.dest for action in parser._actions if f"options.{action.dest}" not in source] == []
 
 
-def test_version_is_the_installed_one() -> None:
-    assert run("--version").stdout.strip() == f"nnunetv2_cfnet {__version__}"
+def test_version_is_the_installed_one(capsys):
+    assert exit_code_of("--version") == 0
+    assert capsys.readouterr().out.strip() == f"nnunetv2_cfnet {__version__}"
     assert metadata.version("nnunetv2_cfnet") == __version__
 
 
 @pytest.mark.parametrize(
     "arguments", [(), ("train",), ("demo", "-device", "tpu"), ("plan",), ("plan", "-d", "one"), ("plan", "-np", "2")]
 )
-def test_wrong_usage_exits_2_with_the_usage(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_2_with_the_usage(arguments, capsys):
     assert exit_code_of(*arguments) == 2
     assert "usage: nnunetv2_cfnet" in capsys.readouterr().err
 
 
-def test_a_user_error_is_one_message_and_exit_code_2() -> None:
-    result = run("compare", "-d", "1")
+def test_a_user_error_is_one_message_and_exit_code_2_of_the_console_script():
+    command = Path(sysconfig.get_path("scripts"), "nnunetv2_cfnet")
+    result = subprocess.run([command, "compare", "-d", "1"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch("nnunetv2_cfnet compare: give either -d, -c and --models, .*\n", result.stderr)
 
 
-def raising(error: BaseException) -> Callable[[object], int]:
+def raising(error) -> Callable[[object], int]:
     def run(options: object) -> int:
         raise error
 
@@ -100,19 +97,13 @@ def raising(error: BaseException) -> Callable[[object], int]:
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_what_stops_a_command_is_one_line_and_an_exit_code(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    error: BaseException,
-    code: int,
-    message: str,
-) -> None:
+def test_what_stops_a_command_is_one_line_and_an_exit_code(monkeypatch, capsys, error, code, message):
     monkeypatch.setattr(demo, "run", raising(error))
     assert cli.main(["demo"]) == code
     assert capsys.readouterr().err == f"nnunetv2_cfnet demo: {message}\n"
 
 
 @pytest.mark.parametrize("threshold", ["abc", "1.5", ""])
-def test_a_threshold_that_is_no_number_says_what_to_give(capsys: pytest.CaptureFixture[str], threshold: str) -> None:
+def test_a_threshold_that_is_no_number_says_what_to_give(capsys, threshold):
     assert exit_code_of("export_brats", "predictions", "-o", "out", "--et-threshold", threshold) == 2
     assert f"argument --et-threshold: {threshold!r}: give a number of voxels, or auto\n" in capsys.readouterr().err

@@ -4,7 +4,6 @@ import io
 import sys
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,7 @@ Doctor = Callable[[], tuple[int, dict[str, str]]]
 
 
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
+def ask(tmp_path, monkeypatch, capsys) -> Doctor:
     """Run the doctor with all three folders in place; return its exit code and its lines by what they are about."""
     for name in FOLDERS:
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -36,7 +35,7 @@ def crosses(lines: dict[str, str]) -> list[str]:
     return [name for name, line in lines.items() if not line.startswith("✓ ")]
 
 
-def pretend_version(monkeypatch: pytest.MonkeyPatch, distribution: str, answer: str | Exception) -> None:
+def pretend_version(monkeypatch, distribution: str, answer: str | Exception) -> None:
     """Let the installed `distribution` have another version, or none."""
 
     def version(name: str) -> str:
@@ -49,7 +48,7 @@ def pretend_version(monkeypatch: pytest.MonkeyPatch, distribution: str, answer: 
     monkeypatch.setattr(doctor, "version", version)
 
 
-def test_a_working_environment_gets_a_tick_for_each_thing(ask: Doctor) -> None:
+def test_a_working_environment_gets_a_tick_for_each_thing(ask):
     code, lines = ask()
     assert code == 0
     assert list(lines) == ["python", *LIBRARIES, "device", "trainer", *FOLDERS]
@@ -60,9 +59,7 @@ def test_a_working_environment_gets_a_tick_for_each_thing(ask: Doctor) -> None:
 
 
 @pytest.mark.parametrize("name", ["nnUNet_preprocessed", "nnUNet_results"])
-def test_folders_are_left_to_nnunet_to_make(
-    ask: Doctor, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_are_left_to_nnunet_to_make(ask, name, tmp_path, monkeypatch):
     monkeypatch.setenv(name, str(tmp_path / "not" / "there"))
     code, lines = ask()
     assert code == 0
@@ -70,38 +67,32 @@ def test_folders_are_left_to_nnunet_to_make(
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(FOLDERS)
 
 
-def test_a_raw_folder_that_is_not_there_is_a_cross(
-    ask: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """nnU-Net only reads it: a missing one is a typing error, or the user's to make."""
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "typo"))
-    code, lines = ask()
-    assert code == 1
-    assert crosses(lines) == ["nnUNet_raw"]
-    assert f"does not exist; mend it with: mkdir -p {tmp_path / 'typo'}" in lines["nnUNet_raw"]
-
-
-@pytest.mark.parametrize("name", FOLDERS)
-def test_unset_folder_is_a_cross_with_what_to_do(ask: Doctor, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(name)
-    code, lines = ask()
-    assert code == 1
-    assert crosses(lines) == [name]
-    assert f"is not set; mend it with: export {name}=" in lines[name]
-
-
-def test_unwritable_folder_is_a_cross(ask: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Below a file nobody can write, root included.
+@pytest.mark.parametrize(
+    ("variable", "folder", "cross", "answer"),
+    [
+        *((name, None, name, f"is not set; mend it with: export {name}=") for name in FOLDERS),
+        # nnU-Net only reads it: a missing one is a typing error, or the user's to make
+        ("nnUNet_raw", "typo", "nnUNet_raw", "does not exist; mend it with: mkdir -p {}"),
+        # below a file nobody can write, root included
+        ("nnUNet_results", "a file/results", "nnUNet_results", "is a file, and a folder is to be written there"),
+        ("nnUNet_extTrainer", None, "trainer", f'export nnUNet_extTrainer="{doctor.HOOK_FOLDER}"'),
+    ],
+)
+def test_a_variable_that_is_not_right_is_a_cross_with_what_to_do(
+    ask, variable, folder, cross, answer, tmp_path, monkeypatch
+):
     (tmp_path / "a file").touch()
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "a file" / "results"))
+    monkeypatch.setenv(variable, str(tmp_path / str(folder)))
+    if folder is None:
+        monkeypatch.delenv(variable)
     code, lines = ask()
     assert code == 1
-    assert crosses(lines) == ["nnUNet_results"]
-    assert "is a file, and a folder is to be written there: choose another nnUNet_results" in lines["nnUNet_results"]
+    assert crosses(lines) == [cross]
+    assert answer.format(tmp_path / str(folder)) in lines[cross]
 
 
 @pytest.mark.parametrize("version", ["2.7.0", "2.9.0", "3.0"])
-def test_unsupported_nnunetv2_is_a_cross(ask: Doctor, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_nnunetv2_is_a_cross(ask, version, monkeypatch):
     pretend_version(monkeypatch, "nnunetv2", version)
     code, lines = ask()
     assert code == 1
@@ -111,19 +102,19 @@ def test_unsupported_nnunetv2_is_a_cross(ask: Doctor, version: str, monkeypatch:
 
 
 @pytest.mark.parametrize("version", ["2.8.0", "2.8.1", "2.8.2.dev1", "2.8.10"])
-def test_supported_nnunetv2_passes(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_supported_nnunetv2_passes(version, monkeypatch):
     pretend_version(monkeypatch, "nnunetv2", version)
     assert doctor.check_version("nnunetv2") == version
 
 
-def test_missing_package_metadata_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_metadata_is_a_user_error(monkeypatch):
     monkeypatch.setattr(doctor, "OURSELVES", "a_package_that_is_not_installed")
     with pytest.raises(UserError, match="a_package_that_is_not_installed is not installed in this Python"):
         doctor.check_version("nnunetv2")
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_missing_library_is_a_cross(ask: Doctor, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_a_cross(ask, library, monkeypatch):
     pretend_version(monkeypatch, library, metadata.PackageNotFoundError(library))
     code, lines = ask()
     assert code == 1
@@ -135,9 +126,7 @@ def test_missing_library_is_a_cross(ask: Doctor, library: str, monkeypatch: pyte
     ("library", "follow_up"),
     [("nnunetv2", {"trainer"}), ("dynamic_network_architectures", set()), ("torch", {"device"})],
 )
-def test_library_that_cannot_be_imported_is_a_cross(
-    ask: Doctor, library: str, follow_up: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_library_that_cannot_be_imported_is_a_cross(ask, library, follow_up, monkeypatch):
     for name in [name for name in sys.modules if name == library or name == "nnunetv2.utilities.find_objects"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
@@ -147,20 +136,10 @@ def test_library_that_cannot_be_imported_is_a_cross(
     assert "cannot be imported (ModuleNotFoundError" in lines[library.replace("_", "-")]
 
 
-def test_trainer_that_the_search_cannot_see_is_a_cross(ask: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("nnUNet_extTrainer")
-    code, lines = ask()
-    assert code == 1
-    assert crosses(lines) == ["trainer"]
-    assert f'export nnUNet_extTrainer="{doctor.HOOK_FOLDER}"' in lines["trainer"]
-
-
 @pytest.mark.parametrize(
     "code", ["import a_library_that_is_not_there", "raise SystemExit('a_library_that_is_not_there')"]
 )
-def test_somebody_elses_broken_trainer_is_named(
-    ask: Doctor, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_somebody_elses_broken_trainer_is_named(ask, code, tmp_path, monkeypatch):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "their_trainer.py").write_text(code)
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "theirs"))
@@ -171,9 +150,7 @@ def test_somebody_elses_broken_trainer_is_named(
     assert "take its folder off nnUNet_extTrainer=" in lines["trainer"]
 
 
-def test_another_trainer_of_the_same_name_is_a_cross(
-    ask: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_trainer_of_the_same_name_is_a_cross(ask, tmp_path, monkeypatch):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "their_namesake.py").write_text(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
@@ -185,7 +162,7 @@ def test_another_trainer_of_the_same_name_is_a_cross(
     assert f"nnU-Net finds another {doctor.TRAINER}" in lines["trainer"]
 
 
-def test_a_terminal_without_ticks_gets_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_terminal_without_ticks_gets_words(monkeypatch, tmp_path):
     (tmp_path / "Bär").mkdir()
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "Bär"))
     monkeypatch.delenv("nnUNet_results", raising=False)

@@ -2,18 +2,19 @@
 
 import json
 import resource
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK
 import torch
+from images import geometry, read, write_image
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.architecture.published import PublishedCFNet
 from nnunetv2_cfnet.architecture.published_weights import load_published_state_dict
-from nnunetv2_cfnet.commands.import_weights import import_weights
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +25,16 @@ def checkpoint(release_state_dict, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint, tmp_path_factory) -> Path:
+def imported(checkpoint, tmp_path_factory) -> tuple[Path, str]:
+    """The folder that the command wrote, and what it said."""
     folder = tmp_path_factory.mktemp("models") / "below" / "model"
-    import_weights(checkpoint, folder)
-    return folder
+    with redirect_stdout(StringIO()) as output:
+        assert cli.main(["import_weights", str(checkpoint), "-o", str(folder)]) == 0
+    return folder, output.getvalue()
 
 
-def test_the_folder_is_a_model_of_nnunet_with_the_releases_labels(model):
+def test_the_folder_is_a_model_of_nnunet_with_the_releases_labels(imported):
+    model, _ = imported
     assert sorted(str(path.relative_to(model)) for path in model.rglob("*") if path.is_file()) == [
         "dataset.json",
         "fold_0/checkpoint_final.pth",
@@ -44,15 +48,14 @@ def test_the_folder_is_a_model_of_nnunet_with_the_releases_labels(model):
     assert model.stat().st_mode == model.parent.stat().st_mode  # not a temporary folder's, for its owner alone
 
 
-def test_says_what_was_loaded_ignored_and_assumed(checkpoint, tmp_path, capsys):
-    assert cli.main(["import_weights", str(checkpoint), "-o", str(tmp_path / "model")]) == 0
-    output = capsys.readouterr().out
+def test_says_what_was_loaded_ignored_and_assumed(imported):
+    model, output = imported
     assert "853 entries loaded" in output
     assert "447 entries ignored, which the release never uses: encoder_two_conv1, encoder_two_bn1," in output
     assert "0 = background, 1 = NCR/NET, 2 = ED, 3 = ET" in output
     assert "z-score over the brain's voxels is assumed" in output
     assert "figures of these predictions are not the paper's" in output
-    assert f"nnUNetv2_predict_from_modelfolder -i IMAGES -o PREDICTIONS -m {tmp_path / 'model'} -f 0" in output
+    assert f"nnUNetv2_predict_from_modelfolder -i IMAGES -o PREDICTIONS -m {model} -f 0" in output
 
 
 def brain(generator: np.random.Generator) -> np.ndarray:
@@ -63,18 +66,15 @@ def brain(generator: np.random.Generator) -> np.ndarray:
     return np.where(inside, noise, 0).astype(np.float32)
 
 
-def test_nnunet_predicts_what_the_network_says(model, checkpoint, tmp_path):
+def test_nnunet_predicts_what_the_network_says(imported, checkpoint, tmp_path):
     """By hand: z-scores over the brain, its bounding box in the middle of a 240 x 240 slice, one slice at a time."""
     volume = brain(np.random.default_rng(0))
     images = tmp_path / "images"
-    images.mkdir()
     for channel, array in enumerate(volume):
-        image = SimpleITK.GetImageFromArray(array)
-        image.SetOrigin((1.0, -239.0, 7.0))
-        SimpleITK.WriteImage(image, str(images / f"CASE_{channel:04d}.nii.gz"))
+        write_image(array, images / f"CASE_{channel:04d}.nii.gz", Origin=(1.0, -239.0, 7.0))
     (tmp_path / "predicted").mkdir()
     predictor = nnUNetPredictor(device=torch.device("cpu"))
-    predictor.initialize_from_trained_model_folder(str(model), use_folds=(0,))
+    predictor.initialize_from_trained_model_folder(str(imported[0]), use_folds=(0,))
     files = [str(images / f"CASE_{channel:04d}.nii.gz") for channel in range(4)]
     predictor.predict_from_files_sequential([files], str(tmp_path / "predicted"), save_probabilities=True)
     with np.load(tmp_path / "predicted" / "CASE.npz") as arrays:
@@ -100,9 +100,9 @@ def test_nnunet_predicts_what_the_network_says(model, checkpoint, tmp_path):
     # nnU-Net adds up tiles in half precision; two sequences swapped differ by 6e-4 and more
     np.testing.assert_allclose(predicted[(..., *box)], expected[middle], rtol=0, atol=1e-4)
 
-    segmentation = SimpleITK.ReadImage(str(tmp_path / "predicted" / "CASE.nii.gz"))
-    assert segmentation.GetOrigin() == (1.0, -239.0, 7.0)
-    assert np.array_equal(SimpleITK.GetArrayFromImage(segmentation)[:, inside], predicted.argmax(0)[:, inside])
+    segmentation = tmp_path / "predicted" / "CASE.nii.gz"
+    assert geometry(segmentation) == geometry(images / "CASE_0000.nii.gz")
+    assert np.array_equal(read(segmentation)[:, inside], predicted.argmax(0)[:, inside])
 
 
 def refuse(capsys, *arguments: object) -> str:
@@ -121,23 +121,10 @@ def test_a_folder_with_something_in_it_is_left_alone(checkpoint, tmp_path, capsy
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 
-def test_an_empty_folder_is_filled_behind_a_link_too(checkpoint, tmp_path, monkeypatch, capsys):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "empty")
-    assert cli.main(["import_weights", str(checkpoint), "-o", str(tmp_path / "link")]) == 0
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "empty" / "plans.json").is_file()
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")  # which can't be replaced
-    capsys.readouterr()
-    assert ". is the folder that this runs in, which can't be replaced" in refuse(capsys, checkpoint, "-o", ".")
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "No such file or directory"),
-        (b"", "is no readable checkpoint of weights (damaged? EOFError); nothing in it was run"),
         (b"<html>", "is no readable checkpoint of weights (damaged? UnpicklingError); nothing in it was run"),
         (b"PK\x03\x04 torn", "is no readable checkpoint of weights (damaged? "),
     ],
@@ -151,13 +138,6 @@ def test_a_bad_checkpoint_is_one_message_and_nothing_is_written(tmp_path, capsys
     assert message in error
     assert str(file) in error
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_another_number_of_classes_is_refused(release_state_dict, tmp_path, capsys):
-    torch.save({**release_state_dict, "finalconv3.bias": torch.zeros(3)}, tmp_path / "three.pth")
-    message = refuse(capsys, tmp_path / "three.pth", "-o", tmp_path / "model")
-    assert "three.pth does not fit the published CFNet of 4 classes" in message
-    assert "finalconv3.bias has the shape (3,) instead of (4,)" in message
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing_behind(checkpoint, tmp_path, capsys):

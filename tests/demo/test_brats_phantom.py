@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_cfnet.brats.editions import CHANNELS, EDITIONS
-from nnunetv2_cfnet.brats.sources import find_cases
 from nnunetv2_cfnet.demo.brats_phantom import make_phantom
 from nnunetv2_cfnet.errors import UserError
 
@@ -46,18 +44,6 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_files_lie_as_in_the_release(edition, tmp_path):
     make_phantom(tmp_path / "release", edition, 3)
     assert sorted(tree(tmp_path / "release")) == sorted(LAYOUTS[edition])
-
-
-@pytest.mark.parametrize("edition", EDITIONS)
-def test_every_case_is_found_with_all_its_channels(edition, tmp_path):
-    names = make_phantom(tmp_path / "release", edition, 6)
-    source = find_cases(tmp_path / "release", edition)
-    training = [case for case in source.cases if case.is_training]
-    assert [case.name for case in training] == sorted(names)
-    assert len(names) == 6
-    assert all(len(case.files[content]) == 1 for case in training for content in (*CHANNELS, "seg"))
-    assert source.unclaimed == []
-    assert [path.name for path in tmp_path.iterdir()] == ["release"]
 
 
 def test_the_same_call_gives_the_same_files(tmp_path):

@@ -101,13 +101,17 @@ def test_runs_nnunets_commands_in_order_and_prints_them(nnunet, tmp_path, capsys
     assert predict[predict.index("-f") + 1 : predict.index("-f") + 3] == ["0", "1"]
 
 
-def test_prints_dice_of_each_region_and_says_what_was_empty(nnunet, tmp_path, capsys):
+def test_shows_a_small_picture_and_dice_of_each_region_and_says_what_was_empty(nnunet, tmp_path, capsys):
     demo.run_demo(tmp_path / "out", "cpu")
     printed = capsys.readouterr().out
     assert "Dice on 2 held-out phantom cases, 2 folds ensembled:" in printed
     assert re.search(r"whole_tumor +0\.875\n", printed)
     note = "1 without this region, rightly predicted empty, left out of the mean"
     assert re.search(rf"enhancing_tumor +1\.000 +{note}\n", printed)
+    picture = tmp_path / "out" / "demo.png"
+    with Image.open(picture) as image:
+        image.verify()
+    assert picture.stat().st_size < 1_000_000
 
 
 def test_says_what_was_predicted_where_the_reference_is_empty(nnunet, tmp_path, capsys):
@@ -115,14 +119,6 @@ def test_says_what_was_predicted_where_the_reference_is_empty(nnunet, tmp_path, 
     demo.run_demo(tmp_path / "out", "cpu")
     note = "1 without this region, but predicted with it, counted as 0"
     assert re.search(rf"enhancing_tumor +1\.000 +{note}\n", capsys.readouterr().out)
-
-
-def test_picture_is_a_small_png(nnunet, tmp_path):
-    demo.run_demo(tmp_path / "out", "cpu")
-    picture = tmp_path / "out" / "demo.png"
-    with Image.open(picture) as image:
-        image.verify()
-    assert picture.stat().st_size < 1_000_000
 
 
 def test_users_folders_and_variables_are_left_alone(nnunet, tmp_path, monkeypatch):

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas
 import pytest
-import SimpleITK
+from images import write_image
 from nnunetv2.evaluation import evaluate_predictions as nnunet
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from skimage.io import imsave
 
 from nnunetv2_cfnet.errors import UserError
@@ -36,17 +35,13 @@ RESULTS = ["cfnet_summary.json", "per_case.csv"]
 
 
 def write_cases(folder: Path, cases: dict[str, np.ndarray], ending: str = ".nii.gz", **header: object) -> Path:
-    """Images of the arrays; header: what SimpleITK sets, as in Spacing=(1.0, 1.0, 1.0)."""
     folder.mkdir(parents=True, exist_ok=True)
     for case, array in cases.items():
         file = folder / f"{case}{ending}"
         if ending == ".png":
             imsave(file, array, check_contrast=False)
-            continue
-        image = SimpleITK.GetImageFromArray(array)
-        for name, value in header.items():
-            getattr(image, f"Set{name}")(value)
-        SimpleITK.WriteImage(image, str(file), True)
+        else:
+            write_image(array, file, **header)
     return folder
 
 
@@ -279,22 +274,6 @@ def test_worker_processes_give_the_same_results(evaluated, tmp_path, monkeypatch
     assert run(evaluated.folders, out=tmp_path, np=2)["metric_per_case"] == evaluated.summary["metric_per_case"]
 
 
-def labelling_of(folder: Path, dataset_json: dict) -> Labelling:
-    write_json(folder, dataset_json)
-    return read_dataset(folder / "dataset.json", "")[1]
-
-
-def test_labels_and_regions_are_what_nnunet_takes_them_for(tmp_path):
-    for dataset_json in (REGIONS, LABELS):
-        theirs = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
-        ours = labelling_of(tmp_path, dataset_json)
-        expected = theirs.foreground_regions if theirs.has_regions else theirs.foreground_labels
-        labels = {(region,) if isinstance(region, int | np.integer) else region for region in expected}
-        assert set(ours.regions.values()) == labels
-        assert ours.ignore_label == theirs.ignore_label
-    assert labelling_of(tmp_path, REGIONS).values == [0, 1, 2, 3, 4]
-
-
 # Going on
 
 
@@ -326,7 +305,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, tmp_path, mon
 
 
 def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_path, capsys):
-    labelling = labelling_of(tmp_path, REGIONS)
+    _, labelling = read_dataset(folders[1] / "dataset.json", "")
     pairs = {case: Pair(*(folder / f"{case}.nii.gz" for folder in folders)) for case in ("case_0", "case_1", "case_2")}
     arguments = {"num_processes": 1, "description": "cases", "progress_file": tmp_path / "progress.jsonl"}
     before = evaluate_pairs(pairs, labelling, REGIONS, **arguments)
@@ -339,12 +318,6 @@ def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_pat
     assert "taken over" not in capsys.readouterr().out
     expected = before[before["region"] == "whole"].reset_index(drop=True)
     pandas.testing.assert_frame_equal(rows, expected)
-
-
-def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():
-    message = "A process was killed while working on cases, most likely for want of memory: .* with a smaller -np"
-    with pytest.raises(UserError, match=message), cases._executor(2, "cases") as executor:
-        list(cases.run(executor, os._exit, {"case": 1}, "evaluating"))
 
 
 # What is refused

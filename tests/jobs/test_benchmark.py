@@ -1,5 +1,6 @@
 import json
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from nnunetv2_cfnet.jobs import steps
 DATASET = "Dataset001_Phantom"
 PLANS = {"configurations": {"3d_fullres": {"data_identifier": "nnUNetPlans_3d_fullres"}}}
 CFNET, UNET = "nnUNetTrainerCFNet_5epochs", "nnUNetTrainer_5epochs"
+
+
+num_epochs = cache(module._num_epochs)  # nnU-Net's search takes a while for each of many names
 
 
 class FakeNnunet:
@@ -68,6 +72,7 @@ def nnunet(tmp_path, monkeypatch) -> FakeNnunet:
     write_dataset(tmp_path / "nnUNet_raw" / DATASET, 2, 0, seed=0, shape=(20, 20, 20))
     monkeypatch.setattr(steps, "run_command", fake)
     monkeypatch.setattr(module, "compare_models", fake.compare)
+    monkeypatch.setattr(module, "_num_epochs", num_epochs)
     return fake
 
 

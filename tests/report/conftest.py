@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
-import SimpleITK
+from images import write_image
 from scipy.ndimage import gaussian_filter
 
 from nnunetv2_cfnet.evaluation.metrics import METRICS
@@ -153,7 +153,6 @@ def _write(
     folder: Path, cases: list[str], suffix: str, shape: tuple[int, ...], generator: np.random.Generator, num_labels: int
 ) -> dict[str, Path]:
     """A mask for each case: ellipsoids within each other, labels 1 to `num_labels` from outside to inside."""
-    folder.mkdir()
     files = []
     for case in cases[:NUM_FILES]:
         mask = np.zeros(shape, np.uint8)
@@ -163,26 +162,18 @@ def _write(
         for label in range(1, num_labels + 1):
             mask[distance < 0.36 * (1 - (label - 1) / num_labels)] = label
         files.append(folder / f"{case}{suffix}")
-        _save(mask, files[-1])
+        write_image(mask, files[-1], Spacing=(1.0, 1.0, 3.0)[: len(shape)])
     return dict(zip(cases, cycle(files), strict=False))
 
 
 def _write_images(
     folder: Path, cases: list[str], suffix: str, shape: tuple[int, ...], generator: np.random.Generator
 ) -> dict[str, dict[str, Path]]:
-    folder.mkdir()
     files = []
     for case in cases[:NUM_FILES]:
         files.append({channel: folder / f"{case}_{channel}{suffix}" for channel in CHANNELS})
         for file in files[-1].values():
             image = (120 + 150 * gaussian_filter(generator.normal(size=shape), 2)).clip(60, 250).astype(np.uint8)
             image[..., :2] = 0
-            _save(image, file)
+            write_image(image, file, Spacing=(1.0, 1.0, 3.0)[: len(shape)])
     return dict(zip(cases, cycle(files), strict=False))
-
-
-def _save(array: np.ndarray, path: Path) -> None:
-    image = SimpleITK.GetImageFromArray(array)
-    if array.ndim == 3:
-        image.SetSpacing((1.0, 1.0, 3.0))
-    SimpleITK.WriteImage(image, str(path))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK
 import torch
+from images import write_image
 
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.report import collect, statistics
@@ -25,13 +25,6 @@ DATASET_JSON = {
 }
 CASES = [f"case_{number}" for number in range(10)]
 GOOD, POOR = "nnUNetTrainerGood__nnUNetPlans", "nnUNetTrainerPoor__nnUNetPlans"
-
-
-def write(array: np.ndarray, path: Path, spacing: float = 1.0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing((spacing,) * 3)
-    SimpleITK.WriteImage(image, str(path))
 
 
 def cube(shift: int = 0) -> np.ndarray:
@@ -60,7 +53,7 @@ def write_model(results: Path, name: str, shift: int, num_epochs: int = 3) -> Pa
 
 def write_predictions(folder: Path, shift: int, cases: list[str]) -> None:
     for case in cases:
-        write(cube(shift), folder / f"{case}.nii.gz")
+        write_image(cube(shift), folder / f"{case}.nii.gz")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +65,7 @@ def original(tmp_path_factory) -> Path:
     write_predictions(root / "nnUNet_preprocessed" / DATASET / "gt_segmentations", 0, CASES)
     for case in CASES:
         for channel in (0, 1):
-            write(cube().astype(np.float32), raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz")
+            write_image(cube().astype(np.float32), raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz")
     (raw / "dataset.json").write_text(json.dumps(DATASET_JSON))
     for model, name, shift in ((GOOD, "good", 0), (POOR, "poor", 2)):
         write_model(root / "nnUNet_results", model, shift)
@@ -109,9 +102,8 @@ def trained(*more: object, models: tuple[str, ...] = (GOOD, POOR)) -> tuple[obje
     return ("-d", 7, "-c", "3d_fullres", "--models", *models, "--folds", 0, 1, *more)
 
 
-def given(root: Path, *more: object) -> tuple[object, ...]:
-    folders = [f"{name}={root / name}" for name in ("good", "poor")]
-    return ("--predictions", *folders, "--reference", root / "nnUNet_raw" / DATASET / "labelsTr", *more)
+# which lie in the folder that tests run in
+GIVEN = ("--predictions", "good=good", "poor=poor", "--reference", f"nnUNet_raw/{DATASET}/labelsTr")
 
 
 def dice_of_core(comparison: Comparison) -> PairedTest:
@@ -147,7 +139,7 @@ def test_the_verdict_is_that_of_the_first_model(comparisons):
 
 
 def test_predictions_are_compared_with_pictures_of_the_raw_dataset(comparisons, nnunet):
-    run(*given(nnunet))
+    run(*GIVEN)
     (comparison,) = comparisons
     assert [model.name for model in comparison.models] == ["good", "poor"]
     assert comparison.models[0].cost is None
@@ -160,7 +152,7 @@ def test_predictions_are_compared_with_pictures_of_the_raw_dataset(comparisons, 
 def test_without_channel_names_there_are_no_images(comparisons, nnunet):
     for name in ("good", "poor"):
         (nnunet / name / "dataset.json").write_text(json.dumps({**DATASET_JSON, "channel_names": {}}))
-    run(*given(nnunet))
+    run(*GIVEN)
     assert comparisons[0].images == {}
 
 
@@ -189,13 +181,13 @@ def test_unequal_training_is_noted(comparisons, nnunet):
 def test_replicates_are_averaged_case_by_case_and_empty_regions_count_in_each(comparisons, nnunet):
     """The core of case 0 is empty: the first replicate is right about it, the second predicts it, shifted."""
     without = np.where(cube() == 2, 1, cube()).astype(np.uint8)
-    write(without, nnunet / "nnUNet_preprocessed" / DATASET / "gt_segmentations" / "case_0.nii.gz")
+    write_image(without, nnunet / "nnUNet_preprocessed" / DATASET / "gt_segmentations" / "case_0.nii.gz")
     results = [nnunet / "replicate_0", nnunet / "replicate_1"]
     for folder, shift in zip(results, (0, 2), strict=True):
         good = write_model(folder, GOOD, shift)
         write_model(folder, POOR, 2)
         if shift == 0:
-            write(without, good / "fold_0" / "validation" / "case_0.nii.gz")
+            write_image(without, good / "fold_0" / "validation" / "case_0.nii.gz")
     collect.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=nnunet, num_processes=1, results=results)
     (comparison,) = comparisons
     good = comparison.models[0]
@@ -224,97 +216,89 @@ def test_an_interrupted_comparison_goes_on(comparisons, monkeypatch, capsys):
     assert "20 of 20 cases of 2 models are taken over from an interrupted run." in capsys.readouterr().out
 
 
-def fold_1(root: Path, model: str) -> Path:
-    return root / "nnUNet_results" / DATASET / f"{model}__3d_fullres" / "fold_1"
+def fold_1(model: str) -> Path:
+    return Path("nnUNet_results", DATASET, f"{model}__3d_fullres", "fold_1")
 
 
-def break_fold(root: Path) -> tuple[object, ...]:
-    (fold_1(root, POOR) / "validation" / "summary.json").unlink()
-    return trained()
+def write_json(file: Path, content: object) -> None:
+    file.write_text(json.dumps(content))
 
 
-def break_cases(root: Path) -> tuple[object, ...]:
-    (fold_1(root, POOR) / "validation" / "case_3.nii.gz").unlink()
-    return trained()
+def relabel(file: Path, **labels: object) -> None:
+    write_json(file, {**DATASET_JSON, "labels": {"background": 0, **labels}})
 
 
-def break_labels(root: Path) -> tuple[object, ...]:
-    labels = {"background": 0, "whole": 1}
-    (fold_1(root, POOR).parent / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": labels}))
-    return trained()
-
-
-def break_geometry(root: Path) -> tuple[object, ...]:
-    write(cube(), fold_1(root, POOR) / "validation" / "case_3.nii.gz", spacing=2)
-    return trained()
-
-
-def break_file(root: Path) -> tuple[object, ...]:
-    file = fold_1(root, GOOD) / "validation" / "case_3.nii.gz"
-    file.write_bytes(file.read_bytes()[:60])
-    return trained()
-
-
-def break_checkpoint(root: Path) -> tuple[object, ...]:
-    (fold_1(root, GOOD) / "checkpoint_final.pth").write_bytes(b"PK")
-    return trained()
-
-
-def leak_a_case(root: Path) -> tuple[object, ...]:
+def leak_a_case() -> None:
     splits = [{"train": [], "val": [case for case in CASES[fold::2] if case != "case_3"]} for fold in (0, 1)]
-    (root / "nnUNet_preprocessed" / DATASET / "splits_final.json").write_text(json.dumps(splits))
-    return trained()
-
-
-def block_the_place(root: Path) -> tuple[object, ...]:
-    (root / "blocked").touch()
-    return trained("-o", "blocked")
-
-
-def relabel(root: Path) -> tuple[object, ...]:
-    labels = {"background": 0, "whole": [1, 2], "core": [1]}
-    (root / "poor" / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": labels}))
-    return given(root)
-
-
-def break_prediction(root: Path) -> tuple[object, ...]:
-    (root / "poor" / "case_3.nii.gz").unlink()
-    return given(root)
+    write_json(Path("nnUNet_preprocessed", DATASET, "splits_final.json"), splits)
 
 
 @pytest.mark.parametrize(
-    ("break_it", "message"),
+    ("break_it", "flags", "message"),
     [
-        (break_fold, "fold_1 is not trained and validated to the end"),
-        (break_cases, f"The models' cases differ: 1 that {POOR} did not predict: case_3. Compare models"),
-        (break_labels, "have different labels, {'whole': (1,)} and {'whole': (1, 2), 'core': (2,)}"),
-        (break_geometry, "case_3.nii.gz: spacing (2, 2, 2) against (1, 1, 1)"),
-        (break_file, "fold_1/validation/case_3.nii.gz can't be read"),
-        (break_checkpoint, "fold_1/checkpoint_final.pth can't be read"),
-        (break_prediction, "1 without a prediction in"),
-        (relabel, "poor/dataset.json and"),
-        (leak_a_case, "folds 0, 1 predicted 1 cases that they don't leave out by"),
-        (block_the_place, "blocked is a file, and a folder is to be written there: choose another -o"),
-        (lambda root: [*given(root)[:-1], "absent"], "absent is no folder: give the one with the labels"),
-        (lambda root: (*given(root), "--folds", 0), "give either -d, -c and --models, and --folds, for trained"),
-        (lambda _: ("-np", 0, *trained()), "0 processes can't do anything"),
-        (lambda _: trained("--folds", 0, 0), "--folds 0 0: give each once."),
-        (lambda _: trained(models=(GOOD,)), "A comparison takes two models at least"),
-        (lambda _: trained(models=(GOOD, GOOD)), f"{GOOD} is given twice"),
         (
-            lambda _: trained(models=(GOOD, "Absent__nnUNetPlans")),
-            f"for 3d_fullres are {GOOD}__3d_fullres",
+            lambda: (fold_1(POOR) / "validation" / "summary.json").unlink(),
+            trained(),
+            "fold_1 is not trained and validated to the end",
         ),
-        (lambda _: trained(models=(GOOD, "nnUNetTrainer")), "nnUNetTrainer is no model: give TRAINER__PLANS"),
         (
-            lambda _: ("-d", 7, "-c", "3d_fullres"),
-            "give either -d, -c and --models, and --folds, for trained models, or",
+            lambda: (fold_1(POOR) / "validation" / "case_3.nii.gz").unlink(),
+            trained(),
+            f"The models' cases differ: 1 that {POOR} did not predict: case_3. Compare models",
         ),
-        (lambda root: (*given(root), "-d", 7), "give either -d, -c and --models"),
-        (lambda _: ("-d", 8, "-c", "2d", "--models", GOOD, POOR), "Could not find a dataset with the ID 8"),
+        (
+            lambda: relabel(fold_1(POOR).parent / "dataset.json", whole=1),
+            trained(),
+            "have different labels, {'whole': (1,)} and {'whole': (1, 2), 'core': (2,)}",
+        ),
+        (
+            lambda: write_image(cube(), fold_1(POOR) / "validation" / "case_3.nii.gz", Spacing=(2.0, 2.0, 2.0)),
+            trained(),
+            "case_3.nii.gz: spacing (2, 2, 2) against (1, 1, 1)",
+        ),
+        (
+            lambda: (fold_1(GOOD) / "validation" / "case_3.nii.gz").write_bytes(b"torn"),
+            trained(),
+            "fold_1/validation/case_3.nii.gz can't be read",
+        ),
+        (
+            lambda: (fold_1(GOOD) / "checkpoint_final.pth").write_bytes(b"PK"),
+            trained(),
+            "fold_1/checkpoint_final.pth can't be read",
+        ),
+        (leak_a_case, trained(), "folds 0, 1 predicted 1 cases that they don't leave out by"),
+        (lambda: Path("poor/case_3.nii.gz").unlink(), GIVEN, "1 without a prediction in"),
+        (lambda: relabel(Path("poor/dataset.json"), whole=[1, 2], core=[1]), GIVEN, "poor/dataset.json and"),
     ],
 )
-def test_bad_input_is_named_and_no_report_is_written(nnunet, capsys, break_it, message):
-    run(*break_it(nnunet), code=2)
+def test_broken_files_are_named_and_no_report_is_written(nnunet, capsys, break_it, flags, message):
+    break_it()
+    run(*flags, code=2)
+    assert message in capsys.readouterr().err
+    assert not (nnunet / "cfnet_comparison").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            trained("-o", f"nnUNet_raw/{DATASET}/dataset.json"),
+            "dataset.json is a file, and a folder is to be written there: choose another -o",
+        ),
+        ((*GIVEN[:-1], "absent"), "absent is no folder: give the one with the labels"),
+        ((*GIVEN, "--folds", 0), "give either -d, -c and --models, and --folds, for trained"),
+        (("-np", 0, *trained()), "0 processes can't do anything"),
+        (trained("--folds", 0, 0), "--folds 0 0: give each once."),
+        (trained(models=(GOOD,)), "A comparison takes two models at least"),
+        (trained(models=(GOOD, GOOD)), f"{GOOD} is given twice"),
+        (trained(models=(GOOD, "Absent__nnUNetPlans")), f"for 3d_fullres are {GOOD}__3d_fullres"),
+        (trained(models=(GOOD, "nnUNetTrainer")), "nnUNetTrainer is no model: give TRAINER__PLANS"),
+        (("-d", 7, "-c", "3d_fullres"), "give either -d, -c and --models, and --folds, for trained models, or"),
+        ((*GIVEN, "-d", 7), "give either -d, -c and --models"),
+        (("-d", 8, "-c", "2d", "--models", GOOD, POOR), "Could not find a dataset with the ID 8"),
+    ],
+)
+def test_wrong_flags_are_named_and_no_report_is_written(nnunet, capsys, flags, message):
+    run(*flags, code=2)
     assert message in capsys.readouterr().err
     assert not (nnunet / "cfnet_comparison").exists()

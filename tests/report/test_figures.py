@@ -5,32 +5,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK
+from images import write_image
 from matplotlib.figure import Figure
 
 from nnunetv2_cfnet.report.case_pictures import case_pictures, choose_channels, notable_cases, read_slice
 from nnunetv2_cfnet.report.comparison import Comparison, Curves
 from nnunetv2_cfnet.report.figures import (
-    COLOURS,
     box_plots,
     difference_plots,
-    model_colours,
     new_figure,
     to_png,
     training_curves,
-    wrapped,
 )
 
 PNG = b"\x89PNG\r\n"
 SIX_REGIONS = {f"region {label}": (label,) for label in range(1, 7)}
 
 
-def write_case(folder, name, mask, spacing=(1.0, 1.0, 1.0), direction=None):
-    image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing(spacing[: mask.ndim])
-    if direction:
-        image.SetDirection(direction)
-    SimpleITK.WriteImage(image, str(folder / f"{name}.nii.gz"))
-    return folder / f"{name}.nii.gz"
+def write_case(folder, name, mask, **header):
+    file = folder / f"{name}.nii.gz"
+    write_image(mask.astype(np.uint8), file, **header)
+    return file
 
 
 @pytest.fixture
@@ -84,12 +79,6 @@ def test_odd_comparisons_are_drawn(make_comparison, arguments):
     assert len({picture.name for picture in pictures}) == len(pictures)
 
 
-def test_a_model_has_one_colour_in_every_figure(make_model):
-    colours = model_colours([make_model(name, {"dice": [0.5]}) for name in "abcde"])
-    assert list(colours.values()) == list(COLOURS[:5])
-    assert len(set(COLOURS)) == len(COLOURS)
-
-
 def test_without_curves_there_is_no_figure_of_them(comparison):
     assert not training_curves(replace(comparison, models=[replace(model, curves=()) for model in comparison.models]))
 
@@ -107,11 +96,6 @@ def test_a_picture_that_is_too_large_gets_a_lower_resolution(monkeypatch):
     figure, _ = new_figure(1, 1, height=1)
     assert len(to_png(figure, max_bytes=80)) == 75
     assert drawn == [130, 110, 90, 75]
-
-
-def test_long_names_are_wrapped_and_no_formulas():
-    assert wrapped("nnUNetTrainer__nnUNetResEncUNetMPlans", 2) == "nnUNetTrainer__\nnnUNetResEncUNetMPlans"
-    assert wrapped("$a$", 2) == r"\$a\$"
 
 
 def test_best_median_and_worst_case_by_mean_dice_over_regions(make_model):
@@ -150,7 +134,7 @@ def test_the_slice_is_where_the_reference_is_largest(make_one_case):
     reference, prediction = np.zeros((2, 5, 6, 7))
     reference[1, :2, :2], reference[3, 1:4, 2:6] = 1, 1
     prediction[0] = 1
-    drawn = read_slice(make_one_case(reference, prediction, spacing=(1.0, 2.0, 5.0)), "case_0")
+    drawn = read_slice(make_one_case(reference, prediction, Spacing=(1.0, 2.0, 5.0)), "case_0")
     assert drawn.place == "slice 4 of 5"
     np.testing.assert_array_equal(drawn.reference, reference[3])
     np.testing.assert_array_equal(drawn.predictions["model"], prediction[3])
@@ -171,7 +155,7 @@ def test_volumes_are_turned_so_that_slices_are_axial(make_one_case):
     reference = np.zeros((5, 6, 7))
     reference[1, 2, 3] = 1
     flipped = (1, 0, 0, 0, 1, 0, 0, 0, -1)
-    drawn = read_slice(make_one_case(reference, reference, direction=flipped), "case_0")
+    drawn = read_slice(make_one_case(reference, reference, Direction=flipped), "case_0")
     assert drawn.place == "slice 4 of 5"
     assert drawn.reference[2, 3] == 1
 
@@ -180,7 +164,7 @@ def test_a_deviating_header_of_the_prediction_does_not_turn_it_away_from_the_ref
     reference = np.zeros((3, 6, 7))
     reference[1, 2, 3] = 1
     comparison = make_one_case(reference, reference)
-    write_case(tmp_path, "prediction", reference, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    write_case(tmp_path, "prediction", reference, Direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
     drawn = read_slice(comparison, "case_0")
     np.testing.assert_array_equal(drawn.reference, drawn.predictions["model"])
 

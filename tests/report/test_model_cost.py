@@ -263,12 +263,8 @@ def test_epoch_time_is_the_median_of_all_epochs_but_each_folds_first(tmp_path):
     logs = read_logs([tmp_path / "a", tmp_path / "b"], [0, 1])
     assert logs.epoch_s == (2 + 5) / 2  # of 1, 2, 5, 10
     assert logs.notes == ()
-    assert [(curves.fold, len(curves.train_losses)) for curves in logs.curves] == [
-        ("0", 3),
-        ("1", 2),
-        ("0", 2),
-        ("1", 1),
-    ]
+    curves = [(curves.fold, len(curves.train_losses)) for curves in logs.curves]
+    assert curves == [("0", 3), ("1", 2), ("0", 2), ("1", 1)]
 
 
 def test_curves_are_those_that_the_trainer_logged(tmp_path):
@@ -289,13 +285,6 @@ def test_an_unfinished_fold_is_named(tmp_path):
     missing = tmp_path / "fold_3" / "checkpoint_final.pth"
     with pytest.raises(UserError, match=re.escape(f"{missing} is not there: finish the training of this fold with")):
         read_logs([tmp_path], [3])
-
-
-def test_a_truncated_checkpoint_is_named(tmp_path):
-    checkpoint = write_checkpoint(tmp_path, 0, [1, 1])
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    with pytest.raises(UserError, match=rf"{re.escape(str(checkpoint))} can't be read.*Copy it anew"):
-        read_logs([tmp_path], [0])
 
 
 @pytest.mark.parametrize("logging", [None, {}, {"train_losses": [1.0], "val_losses": [1.0]}])

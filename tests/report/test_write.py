@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas
 import pytest
@@ -179,29 +180,24 @@ def test_names_are_escaped(make_comparison, tmp_path):
 
 
 @pytest.mark.usefixtures("quick_figures")
-def test_a_failure_leaves_the_earlier_report(comparison, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("fails", "error"),
+    [
+        ("nnunetv2_cfnet.report.write.to_html", RuntimeError("a bug")),
+        ("pathlib.Path.write_bytes", OSError(28, "No space left on device")),
+    ],
+    ids=["a bug", "a full disk"],
+)
+def test_a_failure_leaves_the_earlier_report(comparison, tmp_path, monkeypatch, fails, error):
+    def fail(*_):
+        raise error
+
     out = tmp_path / "out"
     write_report(comparison, out)
     before = contents(tmp_path)
-    changed = replace(comparison, title="another title")
-    monkeypatch.setattr(write, "to_html", lambda *_: pytest.fail("a bug"))
-    with pytest.raises(pytest.fail.Exception, match="a bug"):
-        write_report(changed, out)
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.usefixtures("quick_figures")
-def test_a_full_disk_leaves_the_earlier_report(comparison, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    write_report(comparison, out)
-    before = contents(tmp_path)
-
-    def fail(self, content):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.write_bytes", fail)
-        with pytest.raises(OSError, match="No space left"):
+        patch.setattr(fails, fail)
+        with pytest.raises(type(error), match=error.args[-1]):
             write_report(replace(comparison, title="another title"), out)
     assert contents(tmp_path) == before
 
@@ -230,21 +226,22 @@ def test_a_listed_figure_outside_the_folder_is_not_removed(comparison, tmp_path)
     assert (tmp_path / "precious.png").exists()
 
 
-@pytest.mark.parametrize("name", ["", "figures"])
-def test_a_file_in_the_place_of_a_folder_is_refused(comparison, tmp_path, name):
-    file = tmp_path / "out" / name
-    file.parent.mkdir(exist_ok=True)
-    file.write_text("a file")
-    with pytest.raises(UserError, match=f"{re.escape(str(file))} is a file, and a folder is to be written there"):
+@pytest.mark.parametrize(
+    ("place", "make", "message"),
+    [
+        ("", Path.touch, " is a file, and a folder is to be written there"),
+        ("figures", Path.touch, "figures is a file, and a folder is to be written there"),
+        ("compare.md", Path.mkdir, r"compare\.md is a folder, and a file is to be written there"),
+    ],
+)
+def test_another_thing_in_the_place_of_a_file_or_folder_is_refused(comparison, tmp_path, place, make, message):
+    taken = tmp_path / "out" / place
+    taken.parent.mkdir(exist_ok=True)
+    make(taken)
+    before = list(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=message):
         write_report(comparison, tmp_path / "out")
-    assert file.read_text() == "a file"
-
-
-def test_a_folder_in_the_place_of_a_file_is_refused(comparison, tmp_path):
-    (tmp_path / "compare.md").mkdir()
-    with pytest.raises(UserError, match=r"compare\.md is a folder, and a file is to be written there"):
-        write_report(comparison, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["compare.md"]
+    assert list(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
