@@ -3,7 +3,7 @@
 Makes two segmentations of 240 x 240 x 155 voxels at 1 mm with three nested regions, and measures on one core: seconds
 to check a case (read both files to their end, geometry, values), to evaluate it (read them again, all metrics) and the
 part of that which is lesion-wise, and the peak memory of a process that does it. Each run is a new process. Needs
-Linux, whose /proc tells the peak.
+Linux, whose /proc has the peak.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PACKAGES = ("numpy", "scipy", "monai", "torch", "SimpleITK", "nnunetv2")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, help="processes, whose median is told (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=3, help="processes, whose median is shown (default: %(default)s)")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # in a process of its own
     options = parser.parse_args()
     if options.measure:
@@ -76,12 +76,12 @@ def measure(folder: Path) -> dict[str, float]:
     """Figures of one run, in this process."""
     import nnunetv2.imageio.simpleitk_reader_writer as readers
 
-    from nnunetv2_cfnet.evaluation import evaluate, metrics
+    from nnunetv2_cfnet.evaluation import cases, metrics, segmentations
 
-    pair = evaluate.Pair(folder / "reference.nii.gz", folder / "prediction.nii.gz")
-    arguments = (pair, evaluate.Labelling(REGIONS), readers.SimpleITKIO)
+    pair = cases.Pair(folder / "reference.nii.gz", folder / "prediction.nii.gz")
+    arguments = (pair, segmentations.Labelling(REGIONS), readers.SimpleITKIO)
     imported = peak_mib()
-    checking = seconds(lambda: evaluate._check_pair(*arguments))
+    checking = seconds(lambda: cases._check_pair(*arguments))
     lesion_seconds = []
     lesion_metrics = metrics.lesion_metrics
 
@@ -92,7 +92,7 @@ def measure(folder: Path) -> dict[str, float]:
         return values
 
     metrics.lesion_metrics = timed
-    evaluating = seconds(lambda: evaluate._evaluate_pair(*arguments))
+    evaluating = seconds(lambda: cases._evaluate_pair(*arguments))
     return {
         "s, checking a case": checking,
         "s, evaluating without lesion-wise": evaluating - sum(lesion_seconds),
@@ -110,7 +110,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def peak_mib() -> float:
-    """Of this process; getrusage would tell the one that it was forked from."""
+    """Of this process; getrusage's would be that of the one it was forked from."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

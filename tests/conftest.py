@@ -33,7 +33,7 @@ HOST_PLACES = ("end_to_end", "test_install.py", "test_browser.py", "test_ddp.py"
 HOST_FIXTURES = {"new_workspace", "make_workspace"}
 # Workers take files in this order, the longest first, so that none is left alone with one of them in the end.
 LONGEST_FIRST = (
-    "test_readme.py",
+    "test_commands.py",
     "test_demo.py",
     "test_published_training.py",
     "test_training.py",

@@ -2,7 +2,7 @@
 
 Cases are found (sources.py), all checked (checks.py), and only then converted, in `.DatasetXXX_NAME.unfinished` beside
 the dataset's folder, whose leading dot hides it from nnU-Net. It gets its name when it is complete. Every file is
-written elsewhere and moved to where it belongs, so that whatever is there is whole and an interrupted run can go on.
+written elsewhere and moved to where it belongs, so that every file there is whole and an interrupted run can go on.
 
 Worker processes import this module: nothing here imports torch, and nnunetv2 only in functions of the main process.
 """
@@ -14,8 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,9 @@ from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase, find_
 from nnunetv2_cfnet.brats.splits import make_splits
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel
-from nnunetv2_cfnet.files.volumes import Geometry, geometry_of, shared_geometry, write_volume
+from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, reason, shared_geometry, write_volume
+from nnunetv2_cfnet.files.whole import whole_file
+from nnunetv2_cfnet.host import nnunet_folder
 
 FILE_ENDING = ".nii.gz"
 RECORD = "conversion.json"  # of an unfinished folder: what is converted, and how
@@ -89,7 +90,7 @@ def convert_brats(
             process was killed.
     """
     check_num_processes(num_processes)
-    raw = _raw_folder()
+    raw = nnunet_folder("nnUNet_raw").absolute()
     source = find_cases(source_folder.expanduser().resolve(), edition)
     target = _choose_target(raw, dataset_id, name or f"BraTS{source.edition.name.upper()}", source, overwrite)
     _print_source(source, decided=edition == AUTO)
@@ -123,26 +124,19 @@ def convert_brats(
     except KeyboardInterrupt:
         print(f"{target.unfinished} is kept: the same command goes on there.", file=sys.stderr)
         raise
-    _write_descriptions(target, source.edition, cases)
+    training = [case for case in cases if case.is_training]
+    splits = make_splits(training)
+    _write_descriptions(target, source.edition, cases, splits)
     _finish(target)
-    following = (
-        f" Next: nnunetv2_cfnet plan_and_preprocess -d {dataset_id}" if any(case.is_training for case in cases) else ""
-    )
-    print(f"{target.folder} has {_count(cases)}.{following}")
+    print(f"{target.folder} has {_count(cases)}.")
+    if training:
+        print(
+            f"Next:\n  nnUNetv2_plan_and_preprocess -d {dataset_id} -c 3d_fullres --verify_dataset_integrity\n"
+            f"  nnUNetv2_train {dataset_id} 3d_fullres {'0' if splits else 'all'} -tr nnUNetTrainerCFNet"
+        )
 
 
 # Before the conversion
-
-
-def _raw_folder() -> Path:
-    from nnunetv2.paths import nnUNet_raw
-
-    value = nnUNet_raw.get()
-    if not value:
-        raise UserError("nnUNet_raw is not set: export nnUNet_raw=FOLDER, where nnU-Net looks for raw datasets.")
-    if not Path(value).is_dir():
-        raise UserError(f"nnUNet_raw is {value}, which is no folder: make it, or set nnUNet_raw to another.")
-    return Path(value).absolute()
 
 
 def _choose_target(raw: Path, dataset_id: int, name: str, source: Source, overwrite: bool) -> Target:
@@ -152,16 +146,18 @@ def _choose_target(raw: Path, dataset_id: int, name: str, source: Source, overwr
     if not 1 <= dataset_id <= 999:
         raise UserError(f"{dataset_id} is no dataset ID of nnU-Net: give -d a number from 1 to 999.")
     if not re.fullmatch(r"[\w-]+", name):
-        raise UserError(f"{name!r} is no name for a dataset: give -n letters, digits, _ and - only.")
+        raise UserError(f"{name!r} is no name for a dataset: give --name letters, digits, _ and - only.")
     target = Target(raw / f"Dataset{dataset_id:03d}_{name}")
     others = [str(other) for other in find_candidate_datasets(dataset_id) if other != target.folder.name]
     if others:
         raise UserError(
             f"nnU-Net has a dataset with ID {dataset_id} already, {', '.join(others)}: choose another -d, or "
-            f"-n {others[0].partition('_')[2]} for that one."
+            f"--name {others[0].partition('_')[2]} for that one."
         )
     if target.folder.exists() and not overwrite:
-        raise UserError(f"{target.folder} exists already: replace it with --overwrite, or choose another -d and -n.")
+        raise UserError(
+            f"{target.folder} exists already: replace it with --overwrite, or choose another -d and --name."
+        )
     if target.folder.resolve() in (source.folder, *source.folder.parents):
         raise UserError(f"{source.folder} lies in {target.folder}, which would be replaced: choose another -d.")
     return target
@@ -192,7 +188,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 
 
 def _write_findings(findings: Sequence[Finding], path: Path) -> None:
-    with _written(path, path.parent) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(Finding._fields)
         table.writerows((f.case, f.severity.value, f.kind.value, f.message) for f in findings)
@@ -207,15 +203,15 @@ def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> 
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     bad = {finding.case for finding in errors}
     good = [case for case in source.cases if case.name not in bad]
-    ways_out = []
+    remedies = []
     if any(finding.kind is Kind.HEADER for finding in errors):
-        ways_out.append("repair headers with --fix-headers")
+        remedies.append("repair headers with --fix-headers")
     if good:
-        ways_out.append("leave them out with --skip-bad")
+        remedies.append("leave them out with --skip-bad")
     if bad and not (skip_bad and good):
         raise UserError(
             f"{len(bad)} of {len(source.cases)} cases have errors, listed above. "
-            f"{', or '.join(['Mend the files', *ways_out])}."
+            f"{', or '.join(['Mend the files', *remedies])}."
         )
     if bad:
         print(f"{len(bad)} of {len(source.cases)} cases have errors and are left out.", flush=True)
@@ -226,7 +222,7 @@ def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> 
 
 
 def _describe_file(path: Path) -> list[str | int]:
-    """What tells that a file of the source changed."""
+    """What differs when a file of the source was changed."""
     status = path.stat()
     return [str(path), status.st_size, status.st_mtime_ns]
 
@@ -243,8 +239,8 @@ def _open_unfinished(folder: Path, record: dict) -> None:
     shutil.rmtree(folder / IN_WORK, ignore_errors=True)
     for part in (IN_WORK, "imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    with _written(record_file, folder / IN_WORK) as temporary:
-        temporary.write_text(json.dumps(record, indent=4))
+    with whole_file(record_file) as unfinished:
+        unfinished.write_text(json.dumps(record, indent=4))
 
 
 def convert_case(case: SourceCase, edition: Edition, folder: Path, symlink: bool) -> None:
@@ -261,24 +257,24 @@ def convert_case(case: SourceCase, edition: Edition, folder: Path, symlink: bool
         channel: images_folder / f"{case.name}_{number:04d}{FILE_ENDING}" for number, channel in enumerate(CHANNELS)
     }
     missing = {channel: path for channel, path in images.items() if not path.exists()}
-    geometry = shared_geometry([_read_geometry(paths[0]) for paths in case.files.values()])
+    geometry = shared_geometry([read_geometry(paths[0]) for paths in case.files.values()])
     if edition.volumes and missing:
         _write_volumes(case.files[CHANNELS[0]][0], edition, geometry, missing, folder / IN_WORK)
     else:
         for channel, path in missing.items():
-            with _written(path, folder / IN_WORK) as temporary:
-                _take_image(case.files[channel][0], geometry, temporary, symlink)
+            with whole_file(path, made_in=folder / IN_WORK) as unfinished:
+                _take_image(case.files[channel][0], geometry, unfinished, symlink)
     if case.is_training:
         labels = folder / "labelsTr" / f"{case.name}{FILE_ENDING}"
         if not labels.exists():
             segmentation = edition.to_nnunet(SimpleITK.GetArrayFromImage(_read(case.files[SEGMENTATION][0])))
-            with _written(labels, folder / IN_WORK) as temporary:
-                write_volume(SimpleITK.GetImageFromArray(segmentation), geometry, temporary)
+            with whole_file(labels, made_in=folder / IN_WORK) as unfinished:
+                write_volume(SimpleITK.GetImageFromArray(segmentation), geometry, unfinished)
 
 
 def _take_image(path: Path, geometry: Geometry, target: Path, symlink: bool) -> None:
     """Link, copy or compress an image; write it anew only where its header is to be another."""
-    own = _read_geometry(path)
+    own = read_geometry(path)
     if not all(np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(own, geometry, strict=True)):
         write_volume(_read(path), geometry, target)
     elif not path.name.endswith(FILE_ENDING):
@@ -295,53 +291,33 @@ def _write_volumes(path: Path, edition: Edition, geometry: Geometry, targets: di
     """Write volumes of a 4D file."""
     image = _read(path)
     for channel, target in targets.items():
-        with _written(target, in_work) as temporary:
-            write_volume(image[:, :, :, edition.volumes.index(channel)], geometry, temporary)
+        with whole_file(target, made_in=in_work) as unfinished:
+            write_volume(image[:, :, :, edition.volumes.index(channel)], geometry, unfinished)
 
 
 def _read(path: Path) -> SimpleITK.Image:
     try:
         return SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
-        raise OSError(f"{path} can't be read any more: {error}") from error
-
-
-def _read_geometry(path: Path) -> Geometry:
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise OSError(f"{path} can't be read any more: {error}") from error
-    return geometry_of(reader)
-
-
-@contextmanager
-def _written(path: Path, folder: Path) -> Iterator[Path]:
-    """A name in `folder` to write to; it becomes `path` when all went well."""
-    temporary = folder / f".{os.getpid()}.{path.name}"
-    temporary.unlink(missing_ok=True)
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path} can't be read any more ({reason(error)})") from error
 
 
 # After the conversion
 
 
-def _write_descriptions(target: Target, edition: Edition, cases: Sequence[SourceCase]) -> None:
+def _write_descriptions(
+    target: Target, edition: Edition, cases: Sequence[SourceCase], splits: list[dict[str, list[str]]] | None
+) -> None:
     """dataset.json and, where there are patients enough, splits_final.json."""
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
-    training = [case for case in cases if case.is_training]
+    num_training = sum(case.is_training for case in cases)
     label_order = {tissue: value for value, tissue in enumerate(TISSUES, 1) if tissue in edition.labels}
     generate_dataset_json(
         str(target.unfinished),
         channel_names={number: channel for number, channel in enumerate(CHANNELS)},
         labels={"background": 0, **edition.regions},
-        num_training_cases=len(training),
+        num_training_cases=num_training,
         file_ending=FILE_ENDING,
         regions_class_order=tuple(label_order.values()),
         dataset_name=target.folder.name,
@@ -353,11 +329,10 @@ def _write_descriptions(target: Target, edition: Edition, cases: Sequence[Source
         source_cases={case.name: case.name for case in cases},  # the same here; export_brats takes others too
         label_order=label_order,
     )
-    splits = make_splits(training)
     if splits:
         (target.unfinished / SPLITS).write_text(json.dumps(splits, indent=4))
         print("splits_final.json: five folds, each patient in one; grades are spread where five patients share one.")
-    elif training:
+    elif num_training:
         print("No splits_final.json: five folds take at least five patients with segmentation. Train with fold all.")
     _warn_of_older_splits(target.folder.name, splits)
 

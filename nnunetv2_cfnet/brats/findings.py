@@ -13,7 +13,7 @@ class Severity(str, Enum):
 
 
 class Kind(str, Enum):
-    """The defects that are looked for; the phantom can plant each."""
+    """The defects that are looked for."""
 
     MISSING = "missing"  # a modality without a file
     UNREADABLE = "unreadable"

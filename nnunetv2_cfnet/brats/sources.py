@@ -1,4 +1,4 @@
-"""Cases of a BraTS release, wherever its folders put them."""
+"""Cases of a BraTS release, in any layout of folders."""
 
 import csv
 import os
@@ -148,7 +148,7 @@ def _check_given(edition: Edition, cases: Iterable[str], folder: Path) -> None:
 
 
 def _group_patients(cases: Iterable[SourceCase], mappings: Iterable[Path]) -> None:
-    """Set each case's patient, and the grade that no folder told."""
+    """Set each case's patient, and its grade where no folder gave it."""
     patients: dict[str, str] = {}  # each ID of a patient -> one that stands for all
     grades: dict[str, str] = {}
     for row in (row for mapping in mappings for row in _read_mapping(mapping)):

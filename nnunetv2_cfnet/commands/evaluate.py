@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from nnunetv2_cfnet.evaluation.cases import evaluate
+    from nnunetv2_cfnet.evaluation.evaluate import evaluate
 
     evaluate(options.labels, options.predictions, options.djfile, options.o, options.np)
     return 0

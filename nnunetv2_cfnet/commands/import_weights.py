@@ -3,10 +3,10 @@
 import argparse
 import json
 import shlex
-import tempfile
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.whole import check_new_folder, whole_folder
 
 CHANNEL_NAMES = {0: "T1", 1: "T1ce", 2: "T2", 3: "FLAIR"}
 MODALITY_GROUPS = [[0, 2], [1, 3]]
@@ -55,22 +55,14 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
     from nnunetv2_cfnet.architecture.published_weights import RELEASE_UNUSED, load_published_state_dict
     from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNetPublished
 
-    target = model_folder.resolve()  # a link to an empty folder stays one
-    if target.exists() and (not target.is_dir() or any(target.iterdir()) or target == Path.cwd()):
-        raise UserError(
-            f"{model_folder} exists and is no empty folder to be replaced: choose another one for -o, or remove it."
-        )
-    if obstacle := next((parent for parent in target.parents if parent.exists() and not parent.is_dir()), None):
-        raise UserError(f"-o {model_folder}: {obstacle} is a file; choose another folder.")
+    check_new_folder(model_folder)
     network = PublishedCFNet(len(CHANNEL_NAMES), len(LABELS), MODALITY_GROUPS)
     weights = load_published_state_dict(network, checkpoint)
     plans = release_plans()
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as unfinished:
-        folder = Path(unfinished, "model")
+    with whole_folder(model_folder) as folder:
         fold = folder / "fold_0"
-        fold.mkdir(parents=True)
+        fold.mkdir()
         generate_dataset_json(
             str(folder),
             channel_names=dict(CHANNEL_NAMES),
@@ -93,8 +85,7 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
         try:
             torch.save(contents, fold / "checkpoint_final.pth")
         except RuntimeError as error:  # torch's writer does not raise an OSError where the disk is full
-            raise UserError(f"{target.parent} can't hold the weights (a full disk?): {error}") from error
-        folder.replace(target)
+            raise UserError(f"{model_folder} can't hold the weights (a full disk?): {error}") from error
 
     print(f"{len(weights.loaded)} entries loaded: all that the network uses.")
     for names, reason in ((weights.unused, "which the release never uses"), (weights.unknown, "which are not its own")):

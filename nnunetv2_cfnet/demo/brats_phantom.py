@@ -1,49 +1,35 @@
-"""Phantom cases as each edition of BraTS lays out its files, with one defect planted wherever one is asked for.
+"""Phantom cases as each edition of BraTS lays out its files.
 
-The images are data/phantom.py's; names, folders, tables, labels and geometry are the edition's, so that conversion and
+The images are phantom.py's; names, folders, tables, labels and geometry are the edition's, so that conversion and
 export can be tried without the data. What a table says of a phantom patient (age, survival, IDs) is invented.
 """
 
 import csv
-import gzip
 import json
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import SimpleITK
 from scipy.ndimage import distance_transform_edt
 
 from nnunetv2_cfnet.brats.editions import CHANNELS, EDITIONS, TISSUES, Edition
-from nnunetv2_cfnet.brats.findings import Kind
 from nnunetv2_cfnet.brats.sources import NAME_MAPPING, SEGMENTATION
 from nnunetv2_cfnet.demo.phantom import SIGNALS, Tissue, make_case
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.volumes import write_image
+from nnunetv2_cfnet.files.whole import check_new_folder, whole_folder
 
-DEFECTIVE = "T1ce"  # the channel that gets a defect
-WRONG_LABEL = 7
-SHARE_OUTSIDE = 0.3  # of the segmentation, for Kind.OUTSIDE
-SHARE_SATURATED = 0.05  # of the brain, for Kind.SATURATED
+ORIGIN_MM = (0.0, -239.0, 0.0)
 TRAINING_2020, VALIDATION_2020 = "MICCAI_BraTS2020_TrainingData", "MICCAI_BraTS2020_ValidationData"
 ODD_SEGMENTATION = "W39_1998.09.19_Segm.nii"  # BraTS20_Training_355's, which kept its name from before the release
 ODD_INDEX = 2  # the case that has it here
 TWIN_INDEX = 4  # has the 2019 ID of the case before
 TASK = Path("Task01_BrainTumour")
 
-
-class Volume(NamedTuple):
-    """Voxels (z, y, x) of 1 mm, and where BraTS puts them."""
-
-    voxels: np.ndarray
-    origin_mm: tuple[float, float, float] = (0.0, -239.0, 0.0)
-    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-
-
-Case = dict[str, Volume]  # by channel, and "seg"
+Case = dict[str, np.ndarray]  # voxels (z, y, x) of 1 mm by channel, and "seg"
 
 
 @dataclass(frozen=True)
@@ -62,27 +48,21 @@ class Place:
 
 
 def make_phantom(
-    folder: Path,
-    edition: str,
-    num_cases: int,
-    plant: Sequence[str] = (),
-    seed: int = 0,
-    shape: tuple[int, int, int] = (24, 28, 24),
+    folder: Path, edition: str, num_cases: int, seed: int = 0, shape: tuple[int, int, int] = (24, 28, 24)
 ) -> list[str]:
     """Write phantom cases in an edition's layout and return the names of those with a segmentation.
 
-    Two thirds are HGG; LGG cases have no enhancing tumour. The defects go into the first cases, one each. 2020 and msd
-    get one more case, without a segmentation. A case depends on the seed and its index only.
+    Two thirds are HGG; LGG cases have no enhancing tumour. 2020 and msd get one more case, without a segmentation. A
+    case depends on the seed and its index only.
 
     Args:
         folder: new or empty; it is there complete or not at all.
         edition: a name of EDITIONS.
         num_cases: cases with a segmentation.
-        plant: values of Kind: the first one's defect goes into the first case, and so on.
         shape: as in make_case.
 
     Raises:
-        UserError: a folder with something in it, an edition or a defect that there is not, or more defects than cases;
+        UserError: a folder with something in it, an edition that there is not, no cases or a shape without room;
             nothing is written then.
     """
     folder = folder.expanduser().resolve()
@@ -92,39 +72,20 @@ def make_phantom(
         raise UserError(f"{num_cases} cases is too few: ask for at least 1.")
     if min(shape) < 16:
         raise UserError(f"A shape of {shape} is too small for a brain: give each axis at least 16 voxels.")
-    defects = _parse_defects(plant, num_cases)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is no empty folder: choose another one, or remove it.")
+    check_new_folder(folder)
 
     places = _plan_places(edition, num_cases)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
-        release = Path(unfinished, "release")
+    with whole_folder(folder) as release:
         for index, place in enumerate(places):
             case = _make_case(EDITIONS[edition], [seed, index], shape, with_enhancing=place.grade == "HGG")
-            defect = defects[index] if index < len(defects) else None
-            _write_case(release, place, EDITIONS[edition], case, defect)
+            _write_case(release, place, EDITIONS[edition], case)
         held_out = _held_out_place(edition, num_cases)
         if held_out:
             # a seed of three numbers is no training case's
             case = _make_case(EDITIONS[edition], [seed, 0, 1], shape, with_enhancing=True)
-            _write_case(release, held_out, EDITIONS[edition], case, None)
+            _write_case(release, held_out, EDITIONS[edition], case)
         _write_tables(release, edition, places, np.random.default_rng([seed, 0, 2]))
-        release.replace(folder)
     return [place.name for place in places]
-
-
-def _parse_defects(plant: Sequence[str], num_cases: int) -> list[Kind]:
-    kinds = [kind.value for kind in Kind]
-    unknown = [name for name in plant if name not in kinds]
-    if unknown:
-        raise UserError(f"There is no defect {', '.join(map(repr, unknown))} to plant: choose from {', '.join(kinds)}.")
-    if len(plant) > num_cases:
-        raise UserError(
-            f"{len(plant)} defects ({', '.join(plant)}) do not fit into {num_cases} cases, one each: "
-            f"ask for at least {len(plant)} cases."
-        )
-    return [Kind(name) for name in plant]
 
 
 # Names and folders
@@ -184,7 +145,7 @@ def _timed_name(index: int, first_patient: int, first_time: int) -> str:
     return f"BraTS-GLI-{first_patient + 4 * group + patient:05d}-{first_time + time:03d}"
 
 
-# Images and their defects
+# Images
 
 
 def _make_case(edition: Edition, seed: list[int], shape: tuple[int, int, int], with_enhancing: bool) -> Case:
@@ -193,8 +154,8 @@ def _make_case(edition: Edition, seed: list[int], shape: tuple[int, int, int], w
     if "RC" in edition.labels:
         _add_resection_cavity(images, labels)
     # rounded up, so that no voxel of the brain becomes background
-    case = {channel: Volume(np.ceil(image).astype(np.int16)) for channel, image in zip(CHANNELS, images, strict=True)}
-    return case | {SEGMENTATION: Volume(edition.from_nnunet(labels))}
+    case = {channel: np.ceil(image).astype(np.int16) for channel, image in zip(CHANNELS, images, strict=True)}
+    return case | {SEGMENTATION: edition.from_nnunet(labels)}
 
 
 def _add_resection_cavity(images: np.ndarray, labels: np.ndarray) -> None:
@@ -207,152 +168,34 @@ def _add_resection_cavity(images: np.ndarray, labels: np.ndarray) -> None:
     images[:, cavity] *= (SIGNALS[Tissue.CSF] / SIGNALS[Tissue.WHITE_MATTER])[:, None]
 
 
-def _plant(case: Case, kind: Kind, misfit: str) -> Case:
-    """The case with a defect that lies in voxels or headers.
-
-    Args:
-        misfit: the volume that gets a shape or header of its own.
-    """
-    brain = case["T1"].voxels > 0
-    if kind is Kind.MISSING:
-        return {content: volume for content, volume in case.items() if content != DEFECTIVE}
-    if kind is Kind.CLIPPED:
-        return {content: _cut_head(volume, brain) for content, volume in case.items()}
-    if kind is Kind.NON_FINITE:  # in floats, and in all channels' because a 4D file has one type
-        case = {c: v if c == SEGMENTATION else v._replace(voxels=v.voxels.astype(np.float32)) for c, v in case.items()}
-    change: dict[Kind, tuple[str, Callable[[Volume, np.ndarray], Volume]]] = {
-        Kind.SHAPE: (misfit, _drop_slice),
-        Kind.GEOMETRY: (misfit, _misplace),
-        Kind.HEADER: (misfit, _turn_header),
-        Kind.LABELS: (SEGMENTATION, _mislabel),
-        Kind.NON_FINITE: (DEFECTIVE, _add_nan),
-        Kind.EMPTY: (DEFECTIVE, _blank),
-        Kind.OUTSIDE: (SEGMENTATION, _move_outside),
-        Kind.SATURATED: (DEFECTIVE, _saturate),
-    }
-    if kind in change:
-        content, function = change[kind]
-        case = case | {content: function(case[content], brain)}
-    return case
-
-
-def _cut_head(volume: Volume, brain: np.ndarray) -> Volume:
-    """Drop all slices above the middle of the brain."""
-    occupied = np.flatnonzero(brain.any(axis=(1, 2)))
-    return volume._replace(voxels=volume.voxels[: (occupied[0] + occupied[-1] + 1) // 2])
-
-
-def _drop_slice(volume: Volume, brain: np.ndarray) -> Volume:
-    return volume._replace(voxels=volume.voxels[:-1])
-
-
-def _misplace(volume: Volume, brain: np.ndarray) -> Volume:
-    """Move the origin, and mirror the voxels and swap the octants of the brain's box: nothing is where it should be.
-
-    Mirrored alone, a brain would cover itself. The box keeps it off the image's edge, which would be another defect.
-    """
-    box = tuple(slice(indices.min(), indices.max() + 1) for indices in np.nonzero(brain))
-    voxels = volume.voxels.copy()
-    inside = np.flip(voxels[box])
-    voxels[box] = np.roll(inside, [length // 2 for length in inside.shape], axis=(0, 1, 2))
-    x, y, z = volume.origin_mm
-    return volume._replace(voxels=voxels, origin_mm=(x + 5, y, z))
-
-
-def _turn_header(volume: Volume, brain: np.ndarray) -> Volume:
-    """RAS for LPS: x and y of the header change their signs, the voxels stay."""
-    x, y, z = volume.origin_mm
-    return volume._replace(origin_mm=(-x, -y, z), direction=(-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
-
-
-def _mislabel(volume: Volume, brain: np.ndarray) -> Volume:
-    voxels = volume.voxels.copy()
-    voxels[tuple(np.argwhere(voxels)[0])] = WRONG_LABEL
-    return volume._replace(voxels=voxels)
-
-
-def _add_nan(volume: Volume, brain: np.ndarray) -> Volume:
-    voxels = volume.voxels.copy()
-    voxels[tuple(np.argwhere(brain)[0])] = np.nan
-    return volume._replace(voxels=voxels)
-
-
-def _blank(volume: Volume, brain: np.ndarray) -> Volume:
-    return volume._replace(voxels=np.zeros_like(volume.voxels))
-
-
-def _move_outside(volume: Volume, brain: np.ndarray) -> Volume:
-    voxels = volume.voxels.copy()
-    labelled, outside = np.flatnonzero(voxels), np.flatnonzero(~brain)
-    num_moved = round(SHARE_OUTSIDE * len(labelled))
-    voxels.flat[outside[:num_moved]] = voxels.flat[labelled[:num_moved]]
-    voxels.flat[labelled[:num_moved]] = 0
-    return volume._replace(voxels=voxels)
-
-
-def _saturate(volume: Volume, brain: np.ndarray) -> Volume:
-    ceiling = int(np.quantile(volume.voxels[brain], 1 - SHARE_SATURATED))
-    return volume._replace(voxels=np.minimum(volume.voxels, ceiling))
-
-
 # Files
 
 
-def _write_case(release: Path, place: Place, edition: Edition, case: Case, defect: Kind | None) -> None:
-    if defect:
-        # the volumes of a 4D file share its header: only the segmentation's can differ
-        case = _plant(case, defect, misfit=SEGMENTATION if edition.volumes else DEFECTIVE)
-    images = {content: volume for content, volume in case.items() if content != SEGMENTATION}
+def _write_case(release: Path, place: Place, edition: Edition, case: Case) -> None:
+    folder = release / place.folder
     if edition.volumes:
-        image_file = release / place.folder / f"{place.name}{place.ending}"
-        _write_4d([images[channel] for channel in edition.volumes if channel in images], image_file)
+        image_file = folder / f"{place.name}{place.ending}"
+        _write(SimpleITK.JoinSeries([_to_image(case[channel]) for channel in edition.volumes]), image_file)
         segmentation_file = release / TASK / "labelsTr" / image_file.name
-        unclaimed_folder = release / TASK
     else:
-        files = {
-            channel: release / place.folder / f"{place.name}{edition.suffixes[channel]}{place.ending}"
-            for channel in (*CHANNELS, SEGMENTATION)
-        }
-        for channel, volume in images.items():
-            _write(_to_image(volume), files[channel])
-        image_file, segmentation_file = files[DEFECTIVE], files[SEGMENTATION]
+        for channel in CHANNELS:
+            _write(_to_image(case[channel]), folder / f"{place.name}{edition.suffixes[channel]}{place.ending}")
+        segmentation_file = folder / f"{place.name}{edition.suffixes[SEGMENTATION]}{place.ending}"
         if place.name == _place_2020(ODD_INDEX).name:
             segmentation_file = segmentation_file.with_name(ODD_SEGMENTATION)
-        unclaimed_folder = image_file.parent
     if place.has_segmentation:
         _write(_to_image(case[SEGMENTATION]), segmentation_file)
 
-    if defect is Kind.UNREADABLE:
-        content = image_file.read_bytes()
-        image_file.write_bytes(content[: len(content) // 2])
-    if defect is Kind.DUPLICATE:
-        _write_other_ending(image_file)
-    if defect is Kind.UNCLAIMED:
-        _write(_to_image(case["T1"]), unclaimed_folder / f"{place.name}_brainmask.nii.gz")
 
-
-def _write_other_ending(file: Path) -> None:
-    """Beside a .nii.gz the same as .nii, or the other way round."""
-    if file.name.endswith(".gz"):
-        file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
-    else:
-        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes(), mtime=0))
-
-
-def _to_image(volume: Volume) -> SimpleITK.Image:
-    image = SimpleITK.GetImageFromArray(volume.voxels)
-    image.SetOrigin(volume.origin_mm)
-    image.SetDirection(volume.direction)
+def _to_image(voxels: np.ndarray) -> SimpleITK.Image:
+    image = SimpleITK.GetImageFromArray(voxels)
+    image.SetOrigin(ORIGIN_MM)
     return image
 
 
 def _write(image: SimpleITK.Image, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_image(image, file)
-
-
-def _write_4d(volumes: list[Volume], file: Path) -> None:
-    _write(SimpleITK.JoinSeries([_to_image(volume) for volume in volumes]), file)
 
 
 # The tables beside the cases

@@ -10,13 +10,15 @@ No sequence alone shows a tumour region; each region has a look-alike that only 
 A toy for demonstrations and tests: it has the channels, labels and regions of BraTS, and none of its difficulty.
 """
 
-import shutil
 from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
 import SimpleITK
 from scipy.ndimage import gaussian_filter
+
+from nnunetv2_cfnet.files.volumes import write_image
+from nnunetv2_cfnet.files.whole import check_new_folder, whole_folder
 
 CHANNEL_NAMES = {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}
 # Labels in the order of nnU-Net's BraTS converters: 1 = ED (oedema), 2 = NCR/NET (non-enhancing core), 3 = ET.
@@ -148,50 +150,46 @@ def write_dataset(folder: Path, num_training: int, num_test: int, seed: int, sha
     """Write a raw nnU-Net dataset with training cases (imagesTr, labelsTr) and held-out ones (imagesTs, labelsTs).
 
     Every third case is without enhancing tumour. A case depends on the seed, its set and its index only, so a larger
-    dataset of the same seed starts with the smaller one's cases. The folder is complete or absent: the files are
-    written beside it, dataset.json last, and then moved.
+    dataset of the same seed starts with the smaller one's cases. Voxels are of 1 mm.
 
     Args:
-        folder: The dataset's own folder, such as nnUNet_raw/Dataset001_Phantom; it must not exist yet.
+        folder: The dataset's own folder, such as nnUNet_raw/Dataset001_Phantom; new or empty. It is there complete or
+            not at all.
+
+    Raises:
+        UserError: There is something in the folder.
     """
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already; remove it or choose another folder")
-    # The leading dot keeps the unfinished folder out of nnU-Net's search for Dataset001_*.
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for split_index, (split, num_cases) in enumerate([("Tr", num_training), ("Ts", num_test)]):
-        images_folder, labels_folder = unfinished / f"images{split}", unfinished / f"labels{split}"
-        images_folder.mkdir(parents=True)
-        labels_folder.mkdir()
-        for index in range(num_cases):
-            images, labels = make_case([seed, split_index, index], shape, with_enhancing=index % 3 != 2)
-            case = f"phantom_{split.lower()}_{index:03d}"
-            for channel, image in enumerate(images):
-                _write_image(image, images_folder / f"{case}_{channel:04d}{FILE_ENDING}")
-            _write_image(labels, labels_folder / f"{case}{FILE_ENDING}")
-    generate_dataset_json(
-        str(unfinished),
-        channel_names=dict(CHANNEL_NAMES),
-        labels={"background": 0, **REGIONS},
-        num_training_cases=num_training,
-        file_ending=FILE_ENDING,
-        regions_class_order=REGIONS_CLASS_ORDER,
-        dataset_name=folder.name,
-        description=f"Synthetic multi-modal brain tumours, seed {seed}; labels 1 = ED, 2 = NCR/NET, 3 = ET",
-        license="CC0-1.0",
-        converted_by="nnunetv2_cfnet.demo.phantom",
-    )
-    unfinished.rename(folder)
+    check_new_folder(folder)
+    with whole_folder(folder) as unfinished:  # with a leading dot, which keeps it out of nnU-Net's search
+        for split_index, (split, num_cases) in enumerate([("Tr", num_training), ("Ts", num_test)]):
+            images_folder, labels_folder = unfinished / f"images{split}", unfinished / f"labels{split}"
+            images_folder.mkdir(parents=True)
+            labels_folder.mkdir()
+            for index in range(num_cases):
+                images, labels = make_case([seed, split_index, index], shape, with_enhancing=index % 3 != 2)
+                case = f"phantom_{split.lower()}_{index:03d}"
+                for channel, image in enumerate(images):
+                    write_image(
+                        SimpleITK.GetImageFromArray(image), images_folder / f"{case}_{channel:04d}{FILE_ENDING}"
+                    )
+                write_image(SimpleITK.GetImageFromArray(labels), labels_folder / f"{case}{FILE_ENDING}")
+        generate_dataset_json(
+            str(unfinished),
+            channel_names=dict(CHANNEL_NAMES),
+            labels={"background": 0, **REGIONS},
+            num_training_cases=num_training,
+            file_ending=FILE_ENDING,
+            regions_class_order=REGIONS_CLASS_ORDER,
+            dataset_name=folder.name,
+            description=f"Synthetic multi-modal brain tumours, seed {seed}; labels 1 = ED, 2 = NCR/NET, 3 = ET",
+            license="CC0-1.0",
+            converted_by="nnunetv2_cfnet.demo.phantom",
+        )
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> np.ndarray:
     """Gaussian noise smoothed with `sigma` voxels, of mean 0 and standard deviation 1."""
     noise = gaussian_filter(rng.standard_normal(shape), sigma)
     return (noise - noise.mean()) / noise.std()
-
-
-def _write_image(array: np.ndarray, path: Path) -> None:
-    """Write (z, y, x) voxels of 1 mm."""
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(path), True)

@@ -5,13 +5,13 @@ nnUNet_preprocessed/DATASET/gt_segmentations/CASE.nii.gz (a copy of nnUNet_raw/D
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_json, read_json_object
+from nnunetv2_cfnet.host import nnunet_folder
 
 VALIDATE = "validate them with nnUNetv2_train .. --val"
 
@@ -38,7 +38,7 @@ def cross_validation(model_folder: Path, ending: str, folds: Sequence[int] | Non
     folder, labels = _labels(model_folder, ending)
     splits_file = folder.parent / "splits_final.json"
     left_out = _left_out_cases(splits_file) if splits_file.exists() else [set(labels)] if folds is None else []
-    # nnU-Net splits by chance for a fold beyond the list: nothing tells its cases
+    # nnU-Net splits by chance for a fold beyond the list: its cases are not known
     if folds is None or max(folds) < len(left_out):
         expected = set().union(*(left_out if folds is None else [left_out[fold] for fold in folds]))
         if folds is not None and (leaked := sorted(predictions.keys() - expected)):
@@ -96,16 +96,17 @@ def _labels(model_folder: Path, ending: str) -> tuple[Path, dict[str, Path]]:
     plans_file = model_folder / "plans.json"
     dataset = model_folder.resolve().parent.name  # where nnU-Net trains it
     if plans_file.exists():  # which knows the dataset wherever the folder was moved to
-        way_out = "Copy it from where the model was trained."
-        dataset = read_json_object(plans_file, way_out).get("dataset_name", dataset)
+        remedy = "Copy it from where the model was trained."
+        dataset = read_json_object(plans_file, remedy).get("dataset_name", dataset)
         if not isinstance(dataset, str):
-            raise UserError(f"{plans_file}: dataset_name is {json.dumps(dataset)}, no name. {way_out}")
+            raise UserError(f"{plans_file}: dataset_name is {json.dumps(dataset)}, no name. {remedy}")
     tried = []
     for variable, subfolder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):
-        if variable not in os.environ:
-            tried.append(f"{variable} is not set")
+        try:
+            folder = nnunet_folder(variable) / dataset / subfolder
+        except UserError as error:
+            tried.append(str(error))
             continue
-        folder = Path(os.environ[variable], dataset, subfolder)
         labels = {path.name.removesuffix(ending): path for path in sorted(folder.glob(f"*{ending}"))}
         if labels:
             return folder, labels
@@ -118,12 +119,12 @@ def _labels(model_folder: Path, ending: str) -> tuple[Path, dict[str, Path]]:
 
 def _left_out_cases(splits_file: Path) -> list[set[str]]:
     """The cases that each fold is validated on."""
-    way_out = "Put the file there that the model was trained with."
-    splits = read_json(splits_file, way_out)
+    remedy = "Put the file there that the model was trained with."
+    splits = read_json(splits_file, remedy)
     try:
         left_out = [set(split["val"]) for split in splits]
     except (KeyError, TypeError):
         left_out = [{None}]
     if not isinstance(splits, list) or not all(isinstance(case, str) for cases in left_out for case in cases):
-        raise UserError(f'{splits_file} does not list cases under "val" in each of its splits. {way_out}')
+        raise UserError(f'{splits_file} does not list cases under "val" in each of its splits. {remedy}')
     return left_out

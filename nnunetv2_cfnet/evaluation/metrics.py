@@ -44,8 +44,7 @@ class Metric(NamedTuple):
     title: for people.
     unit: "", "mm" or "ml".
     larger_is_better: None where neither is.
-    bounded: it stays within 0 and 1, so that a mean tells something; the penalty of an empty region dominates the
-        mean of a distance, and its median is told.
+    bounded: within 0 and 1, and summarised by its mean; distances by the median, since penalties dominate.
     """
 
     title: str
@@ -79,7 +78,8 @@ def region_metrics(
     """All of METRICS, in their order.
 
     Args:
-        reference, prediction: masks.
+        reference: a mask.
+        prediction: a mask.
         spacing_mm: of the masks' axes, in their order.
         ignored: mask of the voxels that count for nothing, as nnU-Net leaves out those with the ignore label.
 
@@ -138,7 +138,8 @@ def surface_metrics(
     """Both HD95, ASSD and NSD.
 
     Args:
-        reference, prediction: masks, which may be cropped to what is in them.
+        reference: a mask, which may be cropped to what is in both.
+        prediction: a mask, cropped alike.
         diagonal_mm: of the whole volume, for regions that are empty in one mask.
     """
     if not (reference.any() and prediction.any()):
@@ -178,7 +179,8 @@ def lesion_metrics(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Se
     too, are background. There is no other departure.
 
     Args:
-        reference, prediction: masks; if cropped, then with three voxels around what is in them, or to the image's end.
+        reference: a mask; if cropped, then with three voxels around what is in both, or to the image's end.
+        prediction: a mask, cropped alike.
     """
     lesions, zones = _find_lesions(reference)
     everywhere = ndimage.generate_binary_structure(prediction.ndim, prediction.ndim)

@@ -11,12 +11,12 @@ import numpy as np
 from nnunetv2_cfnet.errors import UserError
 
 
-def read_json(file: Path, way_out: str) -> Any:
+def read_json(file: Path, remedy: str) -> Any:
     """Read a file of JSON.
 
     Args:
         file: in UTF-8.
-        way_out: what to do if it can't be read, a sentence for the message.
+        remedy: what to do if it can't be read, a sentence for the message.
 
     Raises:
         UserError: it is missing, unreadable or no JSON.
@@ -24,18 +24,29 @@ def read_json(file: Path, way_out: str) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{file} does not exist. {way_out}") from None
+        raise UserError(f"{file} does not exist. {remedy}") from None
     except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error}). {way_out}") from None
+        raise UserError(f"{file} is no JSON ({error}). {remedy}") from None
     except OSError as error:
-        raise UserError(f"{file} can't be read ({error.strerror}). {way_out}") from None
+        raise UserError(f"{file} can't be read ({error.strerror}). {remedy}") from None
 
 
-def read_json_object(file: Path, way_out: str) -> dict[str, Any]:
+def read_json_object(file: Path, remedy: str) -> dict[str, Any]:
     """read_json where the file has to hold an object."""
-    content = read_json(file, way_out)
+    content = read_json(file, remedy)
     if not isinstance(content, dict):
-        raise UserError(f"{file} holds no JSON object. {way_out}")
+        raise UserError(f"{file} holds no JSON object. {remedy}")
+    return content
+
+
+def read_dataset_json(file: Path, remedy: str) -> dict[str, Any]:
+    """read_json_object for nnU-Net's dataset.json, which has to name the ending of the dataset's files."""
+    content = read_json_object(file, remedy)
+    ending = content.get("file_ending")
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise UserError(
+            f'{file}: file_ending is {json.dumps(ending)}; it must be that of the files, such as ".nii.gz".'
+        )
     return content
 
 

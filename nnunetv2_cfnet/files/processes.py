@@ -74,24 +74,17 @@ def run(
     executor: ProcessPoolExecutor, function: Callable[[Case], Result], cases: Mapping[Key, Case], title: str
 ) -> Iterator[tuple[Key, Result]]:
     """Key and function(case) of all cases as they are finished, with a bar; an exception at once."""
-    with ignored_interrupts():  # which workers start with, and keep
+    # Ctrl-C reaches all processes of a terminal: workers are started ignoring it, the main process alone deals with it
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
         keys = {executor.submit(function, case): key for key, case in cases.items()}
+    finally:
+        signal.signal(signal.SIGINT, before)
     for future in tqdm(as_completed(keys), total=len(keys), desc=title, unit="case"):
         yield keys[future], future.result()
 
 
-@contextmanager
-def ignored_interrupts() -> Iterator[None]:
-    """Ctrl-C reaches all processes of a terminal: the main process alone deals with it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def prepare_worker(more: Callable[[], None] = nothing_more) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # of odd headers: they would break the bar
     threading.Thread(target=_exit_with_parent, daemon=True).start()

@@ -12,6 +12,8 @@ import SimpleITK
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from nnunetv2_cfnet.errors import UserError
+
 # Headers are the same up to these; NIfTI stores them as 32-bit floats, tools round them again.
 ORIGIN_TOLERANCE_MM = 1e-3
 DIRECTION_TOLERANCE = 1e-3  # of a direction cosine
@@ -66,6 +68,21 @@ def geometry_of(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
     return Geometry(image.GetSize()[:3], image.GetSpacing()[:3], image.GetOrigin()[:3], tuple(direction.ravel()))
 
 
+def read_geometry(path: Path) -> Geometry:
+    """The geometry in a file's header; voxels are not read.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise OSError(f"{path} can't be read ({reason(error)})") from error
+    return geometry_of(reader)
+
+
 def count_non_finite(path: Path) -> int:
     """Read a file to its end and count the voxels that are NaN or infinite.
 
@@ -87,6 +104,22 @@ def count_non_finite(path: Path) -> int:
     if found < expected:
         raise EOFError(f"it has {found} bytes of voxels and should have {expected}")
     return num_bad
+
+
+def read_segmentation(file: Path) -> SimpleITK.Image:
+    """Read a segmentation of three dimensions, to its end, which SimpleITK alone does not need.
+
+    Raises:
+        UserError: it can't be read, or is none.
+    """
+    try:
+        count_non_finite(file)
+        image = SimpleITK.ReadImage(str(file))
+    except BROKEN as error:
+        raise UserError(f"{file} can't be read ({reason(error)}). Make it again, or remove it.") from None
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise UserError(f"{file} is no segmentation in three dimensions: its size is {image.GetSize()}.")
+    return image
 
 
 def write_volume(image: SimpleITK.Image, geometry: Geometry, path: Path) -> None:
@@ -112,6 +145,12 @@ def write_image(image: SimpleITK.Image, path: Path) -> None:
         count_non_finite(path)
     except BROKEN as error:
         raise OSError(f"{path} can't be written (a full disk?): {error}") from error
+
+
+def reason(error: Exception) -> str:
+    """Why a file is broken, in one line without the place in ITK's source, as in: it has 0 bytes."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].removeprefix("sitk::ERROR: ").strip().rstrip(".")
 
 
 def listing(values: tuple[float, ...]) -> str:

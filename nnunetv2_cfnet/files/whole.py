@@ -49,7 +49,9 @@ def check_new_folder(folder: Path, flag: str = "-o") -> None:
         flag: that the user gave it with, for messages.
     """
     target = folder.resolve()
-    if target.exists() and (not target.is_dir() or any(target.iterdir()) or target == Path.cwd()):
+    if target == Path.cwd():
+        raise UserError(f"{folder} is the folder that this runs in, which can't be replaced: give {flag} a new one.")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{folder} exists and is no empty folder: choose another one for {flag}, or remove it.")
     check_place(target, (), flag)
 

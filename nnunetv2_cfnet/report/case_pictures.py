@@ -19,7 +19,7 @@ from nnunetv2_cfnet.files.volumes import BROKEN
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.figures import Picture, add_legend, as_text, new_figure, to_png, wrapped
 
-# Bright on grey, and told apart by people with any colour vision; after Paul Tol's "Colour Schemes", 2021.
+# Bright on grey, and distinct to people with any colour vision; after Paul Tol's "Colour Schemes", 2021.
 REGION_COLOURS = ("#66CCEE", "#CCBB44", "#EE6677", "#44DD66", "#EE99EE", "#FF9933")
 # As planning/modality_groups.py spells them.
 FLAIR, T1CE = frozenset({"flair", "t2f"}), frozenset({"t1ce", "t1c", "t1gd", "t1post"})
@@ -51,7 +51,7 @@ class CasePictures(NamedTuple):
 def case_pictures(comparison: Comparison) -> CasePictures:
     """Draw the first model's best, median and worst case by mean Dice over the regions, BraTS's rule.
 
-    A case with files that can't be read is told, not drawn: it is no reason to have no report.
+    A case whose files can't be read is a problem to report, and no reason to have no report.
     """
     pictures, problems = [], []
     for rank, (case, dice) in notable_cases(comparison.models[0]).items():
@@ -150,10 +150,10 @@ def _draw_case(comparison: Comparison, rank: str, case: str, dice: float) -> Pic
     )
     place = f", {drawn.place}" if drawn.place else ""
     title = f"{rank.capitalize()} case of {first}: {case}, mean Dice {dice:.3f}{place}"
-    told = "" if drawn.backgrounds else " The images are not there: the background is the reference's mask."
+    missing = "" if drawn.backgrounds else " The images are not there: the background is the reference's mask."
     alt = (
         f"{title}. {' and '.join(backgrounds) if drawn.backgrounds else 'Masks'} with the reference's regions filled, "
-        f"and the outlines of {', '.join(drawn.predictions)}.{told}"
+        f"and the outlines of {', '.join(drawn.predictions)}.{missing}"
     )
     return Picture(f"case_{rank}", title, alt, to_png(figure, MAX_CASE_BYTES))
 

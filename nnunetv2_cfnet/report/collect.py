@@ -8,7 +8,6 @@ All files of all models are checked before the first case is evaluated. Results 
 that an interrupted run goes on.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,18 +21,11 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError, listing_of
-from nnunetv2_cfnet.evaluation.cases import (
-    Labelling,
-    Pair,
-    check_folders,
-    evaluate_pairs,
-    pair_files,
-    read_dataset_json,
-    read_labelling,
-    versions,
-)
+from nnunetv2_cfnet.evaluation.cases import Pair, check_folders, evaluate_pairs, pair_files
 from nnunetv2_cfnet.evaluation.cross_validation import cross_validation
 from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
+from nnunetv2_cfnet.evaluation.summary import versions
 from nnunetv2_cfnet.files.processes import check_num_processes
 from nnunetv2_cfnet.host import nnunet_folder
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of
@@ -46,8 +38,8 @@ PROGRESS = ".cfnet_compare.jsonl"
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a model's predictions come from.
+class Contender:
+    """A model before it is evaluated.
 
     name: as the report calls it.
     pairs: for each replicate, the files by case.
@@ -81,9 +73,9 @@ def compare_models(
         results: folders in place of nnUNet_results, one for each replicate of the trainings.
 
     Raises:
-        UserError: whatever is wrong with the input; no report is written then.
+        UserError: something is wrong with the input; no report is written then.
     """
-    _check(names, "-m TRAINER__PLANS TRAINER__PLANS ..", out, num_processes)
+    _check(names, "--models TRAINER__PLANS TRAINER__PLANS ..", out, num_processes)
     if len(set(folds)) < len(folds):
         raise UserError(f"--folds {' '.join(map(str, folds))}: give each once.")
     if results is None:
@@ -91,15 +83,17 @@ def compare_models(
     dataset = dataset_name(dataset_id)
     folders = {name: [_model_folder(root / dataset, name, configuration) for root in results] for name in names}
     json_file = folders[names[0]][0] / "dataset.json"
-    dataset_json, labelling = _read_dataset(json_file, "Copy it there from where the model was trained.")
+    dataset_json, labelling = read_dataset(json_file, "Copy it there from where the model was trained.")
     for folder in (folder for replicates in folders.values() for folder in replicates):
         _check_labels(folder / "dataset.json", labelling, json_file)
-    sources = [
-        Source(name, [_left_out_pairs(folder, dataset_json["file_ending"], folds) for folder in replicates], replicates)
+    contenders = [
+        Contender(
+            name, [_left_out_pairs(folder, dataset_json["file_ending"], folds) for folder in replicates], replicates
+        )
         for name, replicates in folders.items()
     ]
-    _check_same_cases(sources)
-    logs = {source.name: read_logs(source.folders, folds) for source in sources}
+    _check_same_cases(contenders)
+    logs = {contender.name: read_logs(contender.folders, folds) for contender in contenders}
 
     notes = [
         f"Cross-validation, folds {', '.join(map(str, folds))}: each case was predicted by models that never saw it."
@@ -110,16 +104,16 @@ def compare_models(
             f"Each model was trained {len(results)} times. In tests and plots, the metrics of a case are means over "
             "these trainings; pictures are those of the first."
         )
-    evaluated = _evaluate(sources, labelling, dataset_json, out, num_processes)
+    evaluated = _evaluate(contenders, labelling, dataset_json, out, num_processes)
     models = [
-        _with_cost(model, source.folders[0], configuration, logs[model.name])
-        for model, source in zip(evaluated, sources, strict=True)
+        _with_cost(model, contender.folders[0], configuration, logs[model.name])
+        for model, contender in zip(evaluated, contenders, strict=True)
     ]
     _report(
         f"{dataset}, {configuration}",
         models,
         labelling,
-        references=_references(sources),
+        references=_references(contenders),
         images=_training_images(dataset, dataset_json),
         notes=notes,
         out=out,
@@ -139,25 +133,27 @@ def compare_predictions(
         num_processes: at a time.
 
     Raises:
-        UserError: whatever is wrong with the input; no report is written then.
+        UserError: something is wrong with the input; no report is written then.
     """
     _check([name for name, _ in predictions], "--predictions NAME=FOLDER NAME=FOLDER ..", out, num_processes)
     for _, folder in predictions:
         check_folders(labels, folder)
     json_file = dataset_json_file or predictions[0][1] / "dataset.json"
-    dataset_json, labelling = _read_dataset(json_file, "Give that of the model, or of the dataset, with -djfile.")
+    dataset_json, labelling = read_dataset(json_file, "Give that of the model, or of the dataset, with -djfile.")
     if dataset_json_file is None:
         for _, folder in predictions:
             if (folder / "dataset.json").is_file():
                 _check_labels(folder / "dataset.json", labelling, json_file)
-    sources = [Source(name, [pair_files(labels, folder, dataset_json["file_ending"])]) for name, folder in predictions]
-    models = _evaluate(sources, labelling, dataset_json, out, num_processes)
+    contenders = [
+        Contender(name, [pair_files(labels, folder, dataset_json["file_ending"])]) for name, folder in predictions
+    ]
+    models = _evaluate(contenders, labelling, dataset_json, out, num_processes)
     _report(
         f"Predictions of {labels.resolve()}",
         models,
         labelling,
-        references=_references(sources),
-        images=_images_beside(labels, sources[0].pairs[0], dataset_json),
+        references=_references(contenders),
+        images=_images_beside(labels, contenders[0].pairs[0], dataset_json),
         notes=[],
         out=out,
     )
@@ -194,17 +190,12 @@ def _model_folder(dataset_folder: Path, name: str, configuration: str) -> Path:
         there = (
             f"Trained there for {configuration} are {', '.join(trained)}" if trained else "Nothing was trained there"
         )
-        raise UserError(f"{folder} is not there. {there}: give -m one of these, or train it.")
+        raise UserError(f"{folder} is not there. {there}: name one of these in --models, or train it.")
     return folder
 
 
-def _read_dataset(json_file: Path, way_out: str) -> tuple[dict[str, Any], Labelling]:
-    dataset_json = read_dataset_json(json_file, way_out)
-    return dataset_json, read_labelling(dataset_json, json_file)
-
-
 def _check_labels(json_file: Path, labelling: Labelling, of_first: Path) -> None:
-    _, other = _read_dataset(json_file, "Copy it there from where the model was trained.")
+    _, other = read_dataset(json_file, "Copy it there from where the model was trained.")
     if other != labelling:
         raise UserError(
             f"{json_file} and {of_first} have different labels, {dict(other.regions)} and {dict(labelling.regions)}: "
@@ -217,11 +208,11 @@ def _left_out_pairs(model_folder: Path, ending: str, folds: Sequence[int]) -> di
     return {case: Pair(labels[case], predictions[case]) for case in sorted(predictions)}
 
 
-def _check_same_cases(sources: Sequence[Source]) -> None:
-    first = sources[0].pairs[0].keys()
-    for source in sources:
-        for replicate, pairs in enumerate(source.pairs):
-            who = source.name + (f" (replicate {replicate})" if replicate else "")
+def _check_same_cases(contenders: Sequence[Contender]) -> None:
+    first = contenders[0].pairs[0].keys()
+    for contender in contenders:
+        for replicate, pairs in enumerate(contender.pairs):
+            who = contender.name + (f" (replicate {replicate})" if replicate else "")
             for cases, problem in (
                 (first - pairs.keys(), f"{who} did not predict"),
                 (pairs.keys() - first, f"{who} alone predicted"),
@@ -235,13 +226,17 @@ def _check_same_cases(sources: Sequence[Source]) -> None:
 
 
 def _evaluate(
-    sources: Sequence[Source], labelling: Labelling, dataset_json: Mapping[str, Any], out: Path, num_processes: int
+    contenders: Sequence[Contender],
+    labelling: Labelling,
+    dataset_json: Mapping[str, Any],
+    out: Path,
+    num_processes: int,
 ) -> list[Model]:
     """All models at once, so that every file is checked before the first case is evaluated."""
     pairs = {
         f"{number}/{replicate}/{case}": pair
-        for number, source in enumerate(sources)
-        for replicate, by_case in enumerate(source.pairs)
+        for number, contender in enumerate(contenders)
+        for replicate, by_case in enumerate(contender.pairs)
         for case, pair in by_case.items()
     }
     table = evaluate_pairs(
@@ -249,22 +244,22 @@ def _evaluate(
         labelling,
         dataset_json,
         num_processes=num_processes,
-        description=f"cases of {len(sources)} models",
+        description=f"cases of {len(contenders)} models",
         progress_file=out / PROGRESS,
     )
     keys = table["case"].str.split("/", n=2)
     table["case"] = keys.str[2]
     models = []
-    for number, source in enumerate(sources):
+    for number, contender in enumerate(contenders):
         replicates = [
             table[(keys.str[0] == str(number)) & (keys.str[1] == str(replicate))].reset_index(drop=True)
-            for replicate in range(len(source.pairs))
+            for replicate in range(len(contender.pairs))
         ]
         by_case = pandas.concat(replicates).groupby(["case", "region"], sort=False)
         rows = by_case[list(METRICS)].mean(skipna=False).reset_index()
-        predictions = {case: pair.prediction for case, pair in source.pairs[0].items()}
+        predictions = {case: pair.prediction for case, pair in contender.pairs[0].items()}
         several = replicates if len(replicates) > 1 else ()
-        models.append(Model(source.name, rows, predictions, replicate_rows=several))
+        models.append(Model(contender.name, rows, predictions, replicate_rows=several))
     return models
 
 
@@ -277,8 +272,8 @@ def _with_cost(model: Model, folder: Path, configuration: str, logs: Logs) -> Mo
     )
 
 
-def _references(sources: Sequence[Source]) -> dict[str, Path]:
-    return {case: pair.reference for case, pair in sources[0].pairs[0].items()}
+def _references(contenders: Sequence[Contender]) -> dict[str, Path]:
+    return {case: pair.reference for case, pair in contenders[0].pairs[0].items()}
 
 
 def _report(
@@ -321,13 +316,10 @@ def _budget_notes(logs: Mapping[str, Logs]) -> list[str]:
 
 def _training_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, dict[str, Path]]:
     """The images of each case by channel; none where the raw dataset is not at hand."""
-    raw = Path(os.environ.get("nnUNet_raw", ""), dataset)
-    if not (raw / "dataset.json").is_file():
-        return {}
     names = channel_names_of(dataset_json)
     try:
-        cases = get_filenames_of_train_images_and_targets(str(raw))
-    except OSError:  # no imagesTr
+        cases = get_filenames_of_train_images_and_targets(str(nnunet_folder("nnUNet_raw") / dataset))
+    except (UserError, OSError):  # no nnUNet_raw, or no dataset.json or imagesTr there
         return {}
     return {
         case: dict(zip(names, map(Path, files["images"]), strict=False))

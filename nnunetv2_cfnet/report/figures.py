@@ -157,10 +157,10 @@ def _box_plot(comparison: Comparison, metric: str) -> Picture:
             box.set(facecolor=colours[model.name], alpha=0.45)
         for position, cases in zip(positions, values, strict=True):
             _draw_points(axes, position + generator.uniform(-0.3, 0.3, len(cases)) * width, cases, colours[model.name])
-        told = ", ".join(
+        listed = ", ".join(
             f"{region} {np.median(cases):.3g}" for region, cases in zip(regions, values, strict=True) if len(cases)
         )
-        medians.append(f"{model.name}: {told}")
+        medians.append(f"{model.name}: {listed}")
     room = 0.9 * WIDTH_INCHES / len(regions)
     axes.set_xticks(range(len(regions)), [wrapped(region, room) for region in regions])
     axes.set(ylabel=axis_label(metric), xlim=(-0.6, len(regions) - 0.4))
@@ -186,7 +186,7 @@ def _difference_plot(comparison: Comparison, metric: str) -> Picture:
     regions = list(comparison.regions)
     tests = {(test.other, test.region): test for test in comparison.tests if test.metric == metric}
     figure, grid = new_figure(len(others), len(regions), height=0.9 + 2.6 * len(others))
-    told = []
+    counts = []
     for row, other in zip(grid, others, strict=True):
         for axes, region in zip(row, regions, strict=True):
             differences = np.sort(case_differences(first, other, region, metric).to_numpy())
@@ -194,7 +194,7 @@ def _difference_plot(comparison: Comparison, metric: str) -> Picture:
             _draw_differences(axes, differences, metric, test)
             axes.set_title(wrapped(region, 0.75 * WIDTH_INCHES / len(regions)), fontsize=9)
             if test:
-                told.append(f"{other.name}, {region}: {test.wins} wins, {test.ties} ties, {test.losses} losses")
+                counts.append(f"{other.name}, {region}: {test.wins} wins, {test.ties} ties, {test.losses} losses")
         row[0].set_ylabel(f"minus {wrapped(other.name, 2.3)}", fontsize=9)
     heading = f"{axis_label(metric)}: {first.name} minus the other model; a dot for each case, sorted"
     figure.suptitle(as_text(heading), fontsize=11)
@@ -203,7 +203,7 @@ def _difference_plot(comparison: Comparison, metric: str) -> Picture:
     dots = [Line2D([], [], marker="o", linestyle="", color=colour, label=name) for colour, name in names.items()]
     band = Patch(color="#56B4E9", alpha=0.5, label=f"{mean} with its 95 % interval")
     add_legend(figure, [*dots, band])
-    alt = f"Differences in {METRICS[metric].title} by case, {first.name} minus the other. Against {'; '.join(told)}."
+    alt = f"Differences in {METRICS[metric].title} by case, {first.name} minus the other. Against {'; '.join(counts)}."
     return Picture(f"{metric}_differences", f"Paired differences in {METRICS[metric].title}", alt, to_png(figure))
 
 

@@ -109,7 +109,7 @@ def cost_of(outcome: subprocess.CompletedProcess[str], device: str) -> Cost:
 
     Args:
         outcome: with its output.
-        device: told where the run did not come so far as to tell more of it.
+        device: to name where the run failed before it named it.
     """
     lines = [line.partition(MARK) for line in outcome.stdout.splitlines()]
     findings = [json.loads(finding) for _, mark, finding in lines if mark]
@@ -141,7 +141,7 @@ def _read_log(checkpoint: Path) -> Mapping[str, list[float]]:
     missing = [key for key in LOGGED if key not in log]
     if missing:
         raise UserError(
-            f"{checkpoint} does not hold what nnU-Net's trainers log ({', '.join(missing)}), so it tells neither "
+            f"{checkpoint} does not hold what nnU-Net's trainers log ({', '.join(missing)}), so there are neither "
             "curves nor epoch times. Train this fold with nnUNetv2_train, or compare this model's predictions instead."
         )
     return {key: [float(value) for value in log[key]] for key in LOGGED}

@@ -12,7 +12,7 @@ Cases are paired by name. For each metric of each region, of the cases' differen
     verdict      by the interval alone: "better" or "worse" where it excludes zero
 
 The rank follows BraTS: models are ranked for each case, region and for Dice and HD95, and the mean of all these ranks
-is told. Source: Bakas et al., "Identifying the Best Machine Learning Algorithms for Brain Tumor Segmentation,
+is shown. Source: Bakas et al., "Identifying the Best Machine Learning Algorithms for Brain Tumor Segmentation,
 Progression Assessment, and Overall Survival Prediction in the BRATS Challenge", 2018 (arXiv:1811.02629). That ties
 share their mean rank is our choice; BraTS's permutation test between ranks is left out.
 """
@@ -24,7 +24,6 @@ from dataclasses import replace
 import numpy as np
 import pandas
 import scipy.stats
-from statsmodels.stats.multitest import multipletests
 
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.report.comparison import Model, PairedTest
@@ -46,8 +45,8 @@ TIE = 10**-DECIMALS  # below it a difference is noise of floating-point numbers
 def paired_tests(models: Sequence[Model], regions: Iterable[str]) -> list[PairedTest]:
     """Test the first model against each other one, in each region and metric.
 
-    A metric without any pair of values has no test. A case where one of the two lacks a value is left out of a test,
-    whose `num_cases` tells.
+    A metric without any pair of values has no test. A case where one of the two lacks a value is left out of a test:
+    `num_cases` counts the others.
 
     Raises:
         ValueError: models have different cases.
@@ -86,12 +85,12 @@ def case_differences(first: Model, other: Model, region: str, metric: str) -> pa
 
 
 def without_noise(differences: np.ndarray) -> np.ndarray:
-    """Make differences that only rounding tells apart equal, and those below TIE zero."""
+    """Make equal what differs by rounding only, and zero what is below TIE."""
     return np.where(np.abs(differences) < TIE, 0.0, np.round(differences, DECIMALS))
 
 
 def centre(differences: np.ndarray, metric: str, axis: int = -1) -> np.ndarray:
-    """What is told of the differences: the mean, or the median of distances."""
+    """The mean of the differences, or the median of distances."""
     return np.mean(differences, axis=axis) if METRICS[metric].bounded else np.median(differences, axis=axis)
 
 
@@ -133,6 +132,15 @@ def wilcoxon_p(differences: np.ndarray) -> float:
     return float(scipy.stats.wilcoxon(differences, zero_method="zsplit").pvalue)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the smallest of n times n, the next times n - 1, ..; monotone, and at most 1."""
+    order = np.argsort(p_values)
+    corrected = np.empty(len(order))
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1)
+    return corrected.tolist()
+
+
 def verdict(interval: tuple[float, float] | None, larger_is_better: bool) -> str:
     """What the interval of first minus other says of the first model."""
     if interval is None or interval[0] <= 0 <= interval[1]:
@@ -167,8 +175,5 @@ def _test(other: str, region: str, metric: str, differences: np.ndarray) -> Pair
 
 
 def _with_holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
-    p_values = [test.p_value for test in tests if test.p_value is not None]
-    if not p_values:
-        return list(tests)
-    corrected = iter(multipletests(p_values, method="holm")[1])
-    return [test if test.p_value is None else replace(test, p_holm=float(next(corrected))) for test in tests]
+    corrected = iter(holm([test.p_value for test in tests if test.p_value is not None]))
+    return [test if test.p_value is None else replace(test, p_holm=next(corrected)) for test in tests]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas
 
-from nnunetv2_cfnet.evaluation.cases import summarise
 from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.evaluation.summary import summarise
 from nnunetv2_cfnet.report.comparison import Comparison, Cost, Model, PairedTest
 
 VERDICT_METRICS = ("dice", "hd95")

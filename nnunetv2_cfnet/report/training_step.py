@@ -51,13 +51,13 @@ def measure(model_folder: Path, configuration: str, device: str) -> None:
     """
     trainer = make_trainer(model_folder, configuration, device)
     try:
-        _tell(forward_flops=forward_flops(trainer))
+        _print_findings(forward_flops=forward_flops(trainer))
     except Exception as error:  # a network of anybody's making, which need not work on the meta device
-        _tell(note=f"FLOPs could not be counted: {_in_one_line(error)}")
+        _print_findings(note=f"FLOPs could not be counted: {_in_one_line(error)}")
     torch.backends.cudnn.benchmark = True  # as nnUNetv2_train sets it
     before, _ = resident_bytes()
     trainer.initialize()
-    _tell(parameters=count_parameters(trainer.network))
+    _print_findings(parameters=count_parameters(trainer.network))
     trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)  # this and the next, as nnU-Net before epochs
     trainer.network.train()
     batch = random_batch(trainer)
@@ -66,10 +66,12 @@ def measure(model_folder: Path, configuration: str, device: str) -> None:
         torch.cuda.reset_peak_memory_stats()
         trainer.train_step(batch)
         name = torch.cuda.get_device_name()
-        _tell(step_peak_bytes=torch.cuda.max_memory_allocated(), device=f"cuda ({name}), memory allocated by torch")
+        _print_findings(
+            step_peak_bytes=torch.cuda.max_memory_allocated(), device=f"cuda ({name}), memory allocated by torch"
+        )
     else:
         trainer.train_step(batch)
-        _tell(step_peak_bytes=resident_bytes()[1] - before, device="cpu, resident memory")
+        _print_findings(step_peak_bytes=resident_bytes()[1] - before, device="cpu, resident memory")
 
 
 def make_trainer(model_folder: Path, configuration: str, device: str) -> nnUNetTrainer:
@@ -164,7 +166,7 @@ def _in_one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _tell(**findings: object) -> None:
+def _print_findings(**findings: object) -> None:
     print(f"{MARK}{json.dumps(findings)}", flush=True)
 
 

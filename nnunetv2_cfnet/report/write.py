@@ -4,23 +4,23 @@
                                        -> HTML, one file with everything in it
                -> JSON
 
-Everything is made in a temporary folder within the target and moved there when it is whole.
+Everything is written whole before the first file is put in its place.
 """
 
 import base64
 import json
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nnunetv2_cfnet.evaluation.cases import RULES
 from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.evaluation.summary import RULES
 from nnunetv2_cfnet.files.json_files import to_json
-from nnunetv2_cfnet.files.whole import check_place
+from nnunetv2_cfnet.files.whole import check_place, whole_file
 from nnunetv2_cfnet.report.case_pictures import case_pictures
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.figures import Picture, box_plots, difference_plots, training_curves
@@ -78,20 +78,17 @@ def write_report(comparison: Comparison, out: Path) -> None:
     sections = make_sections(comparison)
     pictures = [picture for section in sections for picture in section.pictures]
     contents = {
-        **{f"{FIGURES}/{picture.name}.png": picture.png for picture in pictures},
-        MARKDOWN: to_markdown(comparison.title, sections).encode(),
-        HTML: to_html(comparison.title, sections).encode(),
-        # the last one: an interrupted move leaves the list of the figures that are to be replaced
+        # the first one, and so put in its place last: until then it lists the figures that are to be replaced
         JSON: comparison_json(comparison, [picture.name for picture in pictures]).encode(),
+        HTML: to_html(comparison.title, sections).encode(),
+        MARKDOWN: to_markdown(comparison.title, sections).encode(),
+        **{f"{FIGURES}/{picture.name}.png": picture.png for picture in pictures},
     }
     former = _former_figures(out)
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".cfnet_compare.") as unfinished:
-        Path(unfinished, FIGURES).mkdir()
+    with ExitStack() as unfinished:
         for name, content in contents.items():
-            Path(unfinished, name).write_bytes(content)
-        for name in contents:
-            Path(unfinished, name).replace(out / name)
+            unfinished.enter_context(whole_file(out / name)).write_bytes(content)
     for name in former - {picture.name for picture in pictures}:
         (out / FIGURES / f"{name}.png").unlink(missing_ok=True)
 
@@ -213,7 +210,7 @@ def _reservations(comparison: Comparison) -> list[str]:
         *notes,
         f"Each verdict is that of one 95 % interval: where nothing differs, about {chance} excludes zero by chance. "
         "Holm's column corrects for the number of tests, the intervals do not.",
-        "An interval tells how the result varies with the cases, not with the seed of a training: two trainings of one "
+        "An interval shows how the result varies with the cases, not with the seed of a training: two trainings of one "
         "model differ as well.",
     ]
 

@@ -1,22 +1,20 @@
-"""Every defect that the phantom can plant, and those that only a file written by hand has."""
+"""Every kind of defect is found and called by its name, and what is none is not."""
 
 import gzip
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
+from defects import RAS, change, plant, read
 
 from nnunetv2_cfnet.brats.checks import Inspection, check_case, check_source, check_unclaimed, inspect_case
 from nnunetv2_cfnet.brats.editions import EDITIONS
 from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
 from nnunetv2_cfnet.brats.sources import find_cases
-from nnunetv2_cfnet.demo.brats_phantom import make_phantom
 
 CASE = "BraTS2021_00000"
-RAS = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
 
 
 def check(folder: Path, edition: str = "2021") -> list[Finding]:
@@ -27,31 +25,17 @@ def check(folder: Path, edition: str = "2021") -> list[Finding]:
 
 
 @pytest.fixture
-def release(tmp_path) -> Path:
-    make_phantom(tmp_path / "release", "2021", 1)
-    return tmp_path / "release"
+def release(write_release) -> Path:
+    return write_release("2021", num_cases=1)
 
 
 def file(release: Path, content: str) -> Path:
     return release / CASE / f"{CASE}_{content}.nii.gz"
 
 
-def change(
-    path: Path,
-    voxels: Callable[[np.ndarray], np.ndarray] = lambda array: array,
-    header: Callable[[SimpleITK.Image], object] = lambda image: None,
-) -> None:
-    before = SimpleITK.ReadImage(str(path))
-    image = SimpleITK.GetImageFromArray(voxels(SimpleITK.GetArrayFromImage(before)))
-    image.CopyInformation(before)
-    header(image)
-    SimpleITK.WriteImage(image, str(path))
-
-
 @pytest.mark.parametrize("edition", EDITIONS)
-def test_nothing_is_wrong_with_a_phantom_of_any_edition(edition, tmp_path):
-    make_phantom(tmp_path / "release", edition, 2)
-    source = find_cases(tmp_path / "release", edition)
+def test_nothing_is_wrong_with_a_phantom_of_any_edition(edition, clean_release):
+    source = find_cases(clean_release(edition, 2), edition)
     assert [finding for case in source.cases for finding in check_case(case, source.edition)] == []
 
 
@@ -77,16 +61,16 @@ PLANTED = {
     Kind.OUTSIDE: f"{SEG}: 30% of it lies outside the brain (more than 5%). Is it of this case?",
     Kind.CLIPPED: f"{FIRST}: the brain covers 37% of the last slice along z (more than 10%). Was it cut?",
     Kind.SATURATED: f"{FILE}: 5.1% of the brain has the highest intensity, 190 (more than 1%). Was it cut off there?",
-    Kind.UNCLAIMED: f"{CASE}/{CASE}_brainmask.nii.gz belongs to no case and is left out: give it the name of edition "
+    Kind.UNCLAIMED: f"{CASE}_brainmask.nii.gz belongs to no case and is left out: give it the name of edition "
     "2021 if it should.",
 }
 WARNINGS = {Kind.OUTSIDE, Kind.CLIPPED, Kind.SATURATED, Kind.UNCLAIMED}
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_a_planted_defect_is_the_one_that_is_found(kind, tmp_path):
-    make_phantom(tmp_path / "release", "2021", 1, [kind.value])
-    (finding,) = check(tmp_path / "release")
+def test_a_planted_defect_is_the_one_that_is_found(kind, release):
+    plant(find_cases(release).cases[0], kind)
+    (finding,) = check(release)
     assert finding.kind is kind
     assert finding.severity is (Severity.WARNING if kind in WARNINGS else Severity.ERROR)
     assert finding.case == ("-" if kind is Kind.UNCLAIMED else CASE)
@@ -94,17 +78,15 @@ def test_a_planted_defect_is_the_one_that_is_found(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_a_planted_defect_is_found_in_4d_files(kind, tmp_path):
-    make_phantom(tmp_path / "release", "msd", 1, [kind.value])
-    findings = check(tmp_path / "release", "msd")
+def test_a_planted_defect_is_found_in_4d_files(kind, write_release):
+    findings = check(write_release("msd", 1, (kind,)), "msd")
     assert kind in {finding.kind for finding in findings}
     # a segmentation that lies elsewhere is outside the brain, too
     assert len(findings) == 1 or {finding.kind for finding in findings} == {Kind.GEOMETRY, Kind.OUTSIDE}
 
 
-def test_a_4d_file_with_too_few_volumes_says_which_there_should_be(tmp_path):
-    make_phantom(tmp_path / "release", "msd", 1, ["missing"])
-    (finding,) = check(tmp_path / "release", "msd")
+def test_a_4d_file_with_too_few_volumes_says_which_there_should_be(write_release):
+    (finding,) = check(write_release("msd", 1, (Kind.MISSING,)), "msd")
     assert finding.message == (
         "Task01_BrainTumour/imagesTr/BRATS_001.nii.gz has 3 volume(s), edition msd has 4 (FLAIR, T1, T1ce, T2). "
         "Fetch it anew."
@@ -133,7 +115,7 @@ def test_all_defects_of_a_case_are_found(release):
 @pytest.mark.parametrize("content", ["flair", "seg"])
 def test_an_array_that_was_mirrored_with_its_header_is_not_taken_for_a_header_to_repair(release, content, axes):
     """The brain overlaps with its mirror image: a repair would silently put the tumour on the other side."""
-    brain = np.nonzero(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file(release, "t1")))))
+    brain = np.nonzero(read(file(release, "t1")))
     # into the middle of the image, where it covers itself mirrored
     shifts = [(length - 1 - where.min() - where.max()) // 2 for length, where in zip((24, 28, 24), brain, strict=True)]
     for name in ("t1", "t1ce", "t2", "flair", "seg"):
@@ -238,11 +220,9 @@ def test_one_modality_with_a_background_does_not_hide_what_is_outside_the_brain(
 
 def test_a_brain_that_only_touches_the_edge_is_not_clipped(release):
     """As in an image that was cropped to the brain's box."""
-    first = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file(release, "t1"))))
-    box = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(first))
+    box = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(read(file(release, "t1"))))
     for content in ("t1", "t1ce", "t2", "flair", "seg"):
-        array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file(release, content))))
-        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array[box]), str(file(release, content)))
+        change(file(release, content), lambda array: array[box])
     assert check(release) == []
 
 
@@ -270,12 +250,11 @@ def test_the_header_that_most_files_have_is_the_right_one(release):
     assert finding.message.startswith(f"{FIRST} has another header than {FILE}: spacing (1, 1, 2) against (1, 1, 1)")
 
 
-def test_equal_voxels_are_duplicates_within_a_case_and_between_cases(tmp_path):
-    names = make_phantom(tmp_path, "2021", 3)
-    folders = [next(tmp_path.rglob(name)) for name in names]
-    shutil.copy(folders[0] / f"{names[0]}_t1.nii.gz", folders[0] / f"{names[0]}_t1ce.nii.gz")
-    shutil.copy(folders[1] / f"{names[1]}_t2.nii.gz", folders[2] / f"{names[2]}_t2.nii.gz")
-    source = find_cases(tmp_path)
+def test_equal_voxels_are_duplicates_within_a_case_and_between_cases(write_release):
+    source = find_cases(write_release("2021", num_cases=3))
+    names, files = [case.name for case in source.cases], [case.files for case in source.cases]
+    shutil.copy(files[0]["T1"][0], files[0]["T1ce"][0])
+    shutil.copy(files[1]["T2"][0], files[2]["T2"][0])
     inspections = [inspect_case(case, source.edition) for case in source.cases]
     (within,) = inspections[0].findings
     assert within.kind is Kind.DUPLICATE
@@ -287,12 +266,12 @@ def test_equal_voxels_are_duplicates_within_a_case_and_between_cases(tmp_path):
     )
 
 
-def test_a_case_that_lost_its_segmentation_is_warned_of_and_a_validation_case_is_not(tmp_path):
-    names = make_phantom(tmp_path, "2020", 2)
-    next(tmp_path.rglob(f"{names[0]}_seg.nii*")).unlink()
-    source = find_cases(tmp_path)
+def test_a_case_that_lost_its_segmentation_is_warned_of_and_a_validation_case_is_not(write_release):
+    release = write_release("2020")
+    next(release.rglob("BraTS20_Training_001_seg.nii*")).unlink()
+    source = find_cases(release)
     (finding,) = check_source(source, [Inspection([], {})] * len(source.cases))
-    assert finding[:3] == (names[0], Severity.WARNING, Kind.MISSING)
+    assert finding[:3] == ("BraTS20_Training_001", Severity.WARNING, Kind.MISSING)
     assert "has no segmentation, though other cases in " in finding.message
 
 

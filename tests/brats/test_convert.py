@@ -18,21 +18,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
+from defects import RAS, change, read
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from nnunetv2_cfnet.data import convert
 
+from nnunetv2_cfnet.brats import convert
 from nnunetv2_cfnet.brats.convert import convert_brats
 from nnunetv2_cfnet.brats.editions import CHANNELS, EDITIONS
+from nnunetv2_cfnet.brats.findings import Kind
 from nnunetv2_cfnet.brats.sources import find_cases
-from nnunetv2_cfnet.demo.brats_phantom import make_phantom
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.volumes import count_non_finite
 
 OPEN_MS = Path(__file__).parents[1] / "data" / "open_ms"
-SHAPE = (16, 20, 16)
-RAS = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
 
 
 @pytest.fixture
@@ -45,27 +44,14 @@ def raw(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def in_this_process(monkeypatch) -> None:
     """Without worker processes, which take a second to start."""
     monkeypatch.setattr(convert, "in_parallel", lambda function, cases, *_: [function(case) for case in cases])
 
 
-def write_phantom(folder: Path, edition: str = "2021", num_cases: int = 2, plant: tuple[str, ...] = ()) -> Path:
-    make_phantom(folder, edition, num_cases, plant, shape=SHAPE)
-    return folder
-
-
-def read(path: Path) -> SimpleITK.Image:
-    return SimpleITK.ReadImage(str(path))
-
-
-def voxels(path: Path) -> np.ndarray:
-    return SimpleITK.GetArrayFromImage(read(path))
-
-
 def geometry(path: Path) -> tuple:
-    image = read(path)
+    image = SimpleITK.ReadImage(str(path))
     return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
 
 
@@ -83,9 +69,8 @@ def refusal(source: Path, **options) -> str:
 
 
 @pytest.mark.parametrize("edition", EDITIONS)
-@pytest.mark.usefixtures("in_this_process")
-def test_every_layout_is_converted_voxel_by_voxel(edition, raw, tmp_path):
-    release = write_phantom(tmp_path / "release", edition, num_cases=6)
+def test_every_layout_is_converted_voxel_by_voxel(edition, raw, write_release):
+    release = write_release(edition, num_cases=6)
     convert_brats(release, 7, edition=edition)
     source = find_cases(release, edition)
     dataset = raw / f"Dataset007_BraTS{edition.upper()}"
@@ -94,18 +79,18 @@ def test_every_layout_is_converted_voxel_by_voxel(edition, raw, tmp_path):
         images = dataset / ("imagesTr" if case.is_training else "imagesTs")
         first = images / f"{case.name}_0000.nii.gz"
         for number, channel in enumerate(("T1", "T1ce", "T2", "FLAIR")):
-            before = voxels(case.files[channel][0])
+            before = read(case.files[channel][0])
             if edition == "msd":
                 before = before[("FLAIR", "T1", "T1ce", "T2").index(channel)]
             written = images / f"{case.name}_{number:04d}.nii.gz"
-            np.testing.assert_array_equal(voxels(written), before, strict=True)
+            np.testing.assert_array_equal(read(written), before, strict=True)
             assert geometry(written) == geometry(first)
         if edition != "msd":
             assert geometry(first) == geometry(case.files["T1"][0])
         if case.is_training:
-            before = voxels(case.files["seg"][0])
+            before = read(case.files["seg"][0])
             labels = dataset / "labelsTr" / f"{case.name}.nii.gz"
-            after = voxels(labels)
+            after = read(labels)
             assert after.dtype == np.uint8
             assert geometry(labels) == geometry(first) == geometry(case.files["seg"][0])
             np.testing.assert_array_equal(after == 0, before == 0)
@@ -126,9 +111,8 @@ def test_every_layout_is_converted_voxel_by_voxel(edition, raw, tmp_path):
 
 
 @pytest.mark.parametrize(("edition", "has_cavity"), [("2020", False), ("2024", True), ("msd", False)])
-@pytest.mark.usefixtures("in_this_process")
-def test_dataset_json_has_regions_edition_names_and_label_order(edition, has_cavity, raw, tmp_path):
-    release = write_phantom(tmp_path / "release", edition)
+def test_dataset_json_has_regions_edition_names_and_label_order(edition, has_cavity, raw, write_release):
+    release = write_release(edition)
     convert_brats(release, 7, "Glioma", edition)
     description = json.loads((raw / "Dataset007_Glioma" / "dataset.json").read_text())
     assert description["channel_names"] == {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}
@@ -144,9 +128,8 @@ def test_dataset_json_has_regions_edition_names_and_label_order(edition, has_cav
     assert description["source_cases"] == {name: name for name in names}
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_splits_keep_twins_together(raw, tmp_path):
-    convert_brats(write_phantom(tmp_path / "release", "2020", num_cases=10), 7)
+def test_splits_keep_twins_together(raw, write_release):
+    convert_brats(write_release("2020", num_cases=10), 7)
     splits = json.loads((raw / "Dataset007_BraTS2020" / "splits_final.json").read_text())
     twins = {"BraTS20_Training_004", "BraTS20_Training_005"}  # of one 2019 ID
     assert [len(twins & set(fold["val"])) for fold in splits].count(2) == 1
@@ -155,16 +138,22 @@ def test_splits_keep_twins_together(raw, tmp_path):
     ]
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_too_few_patients_get_no_splits_and_are_told_so(raw, tmp_path, capsys):
-    convert_brats(write_phantom(tmp_path / "release"), 7)
-    assert not (raw / "Dataset007_BraTS2021" / "splits_final.json").exists()
-    assert "No splits_final.json: five folds take at least five patients" in capsys.readouterr().out
+@pytest.mark.parametrize(("num_cases", "has_splits", "fold"), [(6, True, "0"), (2, False, "all")])
+def test_it_ends_with_the_commands_that_train_on_it(num_cases, has_splits, fold, raw, write_release, capsys):
+    """Too few patients for five folds get no splits, and train on all."""
+    convert_brats(write_release(num_cases=num_cases), 7)
+    assert (raw / "Dataset007_BraTS2021" / "splits_final.json").exists() is has_splits
+    output = capsys.readouterr().out
+    assert ("No splits_final.json: five folds take at least five patients" in output) is not has_splits
+    assert output.endswith(
+        "Next:\n"
+        "  nnUNetv2_plan_and_preprocess -d 7 -c 3d_fullres --verify_dataset_integrity\n"
+        f"  nnUNetv2_train 7 3d_fullres {fold} -tr nnUNetTrainerCFNet\n"
+    )
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_images_that_need_nothing_are_copied_and_plain_ones_compressed_byte_by_byte(raw, tmp_path):
-    release = write_phantom(tmp_path / "release", "2020")
+def test_images_that_need_nothing_are_copied_and_plain_ones_compressed_byte_by_byte(raw, write_release):
+    release = write_release("2020")
     convert_brats(release, 7)
     for case in find_cases(release).cases:
         for number, channel in enumerate(CHANNELS):
@@ -177,9 +166,8 @@ def test_images_that_need_nothing_are_copied_and_plain_ones_compressed_byte_by_b
                 assert after.read_bytes()[3:8] == bytes(5)  # no file name, no time
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_symlinks_are_absolute_and_only_for_what_needs_no_rewriting(raw, tmp_path, monkeypatch):
-    release = write_phantom(tmp_path / "release", "2020")
+def test_symlinks_are_absolute_and_only_for_what_needs_no_rewriting(raw, write_release, tmp_path, monkeypatch):
+    release = write_release("2020")
     monkeypatch.chdir(tmp_path)
     convert_brats(Path("release"), 7, symlink=True)
     for case in find_cases(release).cases:
@@ -189,25 +177,21 @@ def test_symlinks_are_absolute_and_only_for_what_needs_no_rewriting(raw, tmp_pat
             assert after.is_symlink() == before.name.endswith(".gz")
             if after.is_symlink():
                 assert os.readlink(after) == str(before)
-            np.testing.assert_array_equal(voxels(after), voxels(before))
+            np.testing.assert_array_equal(read(after), read(before))
     assert not any(path.is_symlink() for path in raw.glob("*/labelsTr/*"))
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_headers_within_the_tolerance_become_the_first_modalitys(raw, tmp_path):
+def test_headers_within_the_tolerance_become_the_first_modalitys(raw, write_release):
     """nnU-Net takes no images of different spacing, however little it is."""
-    release = write_phantom(tmp_path / "release")
+    release = write_release()
     file = release / "BraTS2021_00000" / "BraTS2021_00000_t2.nii.gz"
-    image = read(file)
-    image.SetSpacing((1, 1, 1.0005))
-    SimpleITK.WriteImage(image, str(file))
+    change(file, header=lambda image: image.SetSpacing((1, 1, 1.0005)))
     convert_brats(release, 7, symlink=True)
     images = raw / "Dataset007_BraTS2021" / "imagesTr"
     assert geometry(images / "BraTS2021_00000_0002.nii.gz") == geometry(images / "BraTS2021_00000_0000.nii.gz")
-    np.testing.assert_array_equal(voxels(images / "BraTS2021_00000_0002.nii.gz"), SimpleITK.GetArrayFromImage(image))
+    np.testing.assert_array_equal(read(images / "BraTS2021_00000_0002.nii.gz"), read(file))
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_real_mri_in_brats_names_is_converted_and_its_turned_header_repaired(raw, tmp_path, capsys):
     """Crops of real brains: as they lie they align, mirrored they do not."""
     release = tmp_path / "release"
@@ -218,14 +202,12 @@ def test_real_mri_in_brats_names_is_converted_and_its_turned_header_repaired(raw
             shutil.copy(OPEN_MS / f"patient{patient}_{name}.nii.gz", release / case / f"{case}_{name}.nii.gz")
     turned = {"BraTS20_Training_007": "t2", "BraTS20_Training_019": "seg"}
     for case, name in turned.items():
-        file = release / case / f"{case}_{name}.nii.gz"
-        image = read(file)
-        image.SetDirection(RAS)
-        SimpleITK.WriteImage(image, str(file))
-    mirrored = release / "BraTS20_Training_026" / "BraTS20_Training_026_seg.nii.gz"
-    image = SimpleITK.GetImageFromArray(np.flip(voxels(mirrored), 2).copy())
-    image.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1))
-    SimpleITK.WriteImage(image, str(mirrored))
+        change(release / case / f"{case}_{name}.nii.gz", header=lambda image: image.SetDirection(RAS))
+    change(
+        release / "BraTS20_Training_026" / "BraTS20_Training_026_seg.nii.gz",
+        lambda array: np.flip(array, 2),
+        lambda image: image.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1)),
+    )
 
     convert_brats(release, 7, fix_headers=True, skip_bad=True)
     output = capsys.readouterr().out
@@ -237,19 +219,18 @@ def test_real_mri_in_brats_names_is_converted_and_its_turned_header_repaired(raw
     for case in turned:
         for number, name in enumerate(("t1", "t1ce", "t2", "flair")):
             written = dataset / "imagesTr" / f"{case}_{number:04d}.nii.gz"
-            np.testing.assert_array_equal(voxels(written), voxels(release / case / f"{case}_{name}.nii.gz"))
+            np.testing.assert_array_equal(read(written), read(release / case / f"{case}_{name}.nii.gz"), strict=True)
             assert geometry(written) == geometry(release / case / f"{case}_t1.nii.gz")
         labels = dataset / "labelsTr" / f"{case}.nii.gz"
-        np.testing.assert_array_equal(voxels(labels), 2 * voxels(release / case / f"{case}_seg.nii.gz"))
+        np.testing.assert_array_equal(read(labels), 2 * read(release / case / f"{case}_seg.nii.gz"))
         assert geometry(labels) == geometry(release / case / f"{case}_t1.nii.gz")
 
 
 # What stops it
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_all_findings_are_in_one_table_and_bad_cases_stop_it(raw, tmp_path, capsys):
-    release = write_phantom(tmp_path / "release", num_cases=4, plant=("missing", "outside", "header", "unclaimed"))
+def test_all_findings_are_in_one_table_and_bad_cases_stop_it(raw, write_release, capsys):
+    release = write_release(num_cases=4, defects=(Kind.MISSING, Kind.OUTSIDE, Kind.HEADER, Kind.UNCLAIMED))
     assert refusal(release) == (
         "2 of 4 cases have errors, listed above. Mend the files, or repair headers with --fix-headers, or leave them "
         "out with --skip-bad."
@@ -271,9 +252,8 @@ def test_all_findings_are_in_one_table_and_bad_cases_stop_it(raw, tmp_path, caps
     assert lines[1][3].startswith("T1ce: no file of that modality")
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_skip_bad_leaves_out_cases_with_errors_and_keeps_those_with_warnings(raw, tmp_path, capsys):
-    release = write_phantom(tmp_path / "release", num_cases=3, plant=("labels", "outside"))
+def test_skip_bad_leaves_out_cases_with_errors_and_keeps_those_with_warnings(raw, write_release, capsys):
+    release = write_release(num_cases=3, defects=(Kind.LABELS, Kind.OUTSIDE))
     convert_brats(release, 7, skip_bad=True)
     dataset = raw / "Dataset007_BraTS2021"
     assert [path.name[:15] for path in sorted((dataset / "labelsTr").iterdir())] == [
@@ -285,35 +265,13 @@ def test_skip_bad_leaves_out_cases_with_errors_and_keeps_those_with_warnings(raw
     assert "1 of 3 cases have errors and are left out." in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_nothing_but_bad_cases_is_no_dataset(raw, tmp_path):
-    release = write_phantom(tmp_path / "release", num_cases=1, plant=("empty",))
+def test_nothing_but_bad_cases_is_no_dataset(raw, write_release):
+    release = write_release(num_cases=1, defects=(Kind.EMPTY,))
     assert refusal(release, skip_bad=True) == "1 of 1 cases have errors, listed above. Mend the files."
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_fix_headers_writes_the_first_modalitys_and_leaves_voxels_alone(raw, tmp_path, capsys):
-    release = write_phantom(tmp_path / "release", num_cases=1, plant=("header",))
-    convert_brats(release, 7, fix_headers=True)
-    case, images = "BraTS2021_00000", raw / "Dataset007_BraTS2021" / "imagesTr"
-    turned = release / case / f"{case}_t1ce.nii.gz"
-    assert geometry(turned) != geometry(release / case / f"{case}_t1.nii.gz")
-    np.testing.assert_array_equal(voxels(images / f"{case}_0001.nii.gz"), voxels(turned), strict=True)
-    assert geometry(images / f"{case}_0001.nii.gz") == geometry(release / case / f"{case}_t1.nii.gz")
-    assert "BraTS2021_00000  repaired  header" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("in_this_process")
-def test_fix_headers_does_not_repair_geometry(raw, tmp_path):
-    release = write_phantom(tmp_path / "release", plant=("geometry",))
-    assert refusal(release, fix_headers=True).startswith(
-        "1 of 2 cases have errors, listed above. Mend the files, or leave"
-    )
-
-
-@pytest.mark.usefixtures("in_this_process")
-def test_a_dry_run_checks_and_writes_nothing(raw, tmp_path, capsys):
-    release = write_phantom(tmp_path / "release", num_cases=2, plant=("header",))
+def test_a_dry_run_checks_and_writes_nothing(raw, write_release, capsys):
+    release = write_release(num_cases=2, defects=(Kind.HEADER,))
     assert "1 of 2 cases have errors" in refusal(release, dry_run=True)
     convert_brats(release, 7, dry_run=True, fix_headers=True)
     output = capsys.readouterr().out
@@ -326,13 +284,16 @@ def test_a_dry_run_checks_and_writes_nothing(raw, tmp_path, capsys):
     assert list(raw.iterdir()) == []
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_an_existing_dataset_is_replaced_only_on_demand_and_only_by_a_complete_one(raw, tmp_path, monkeypatch):
-    convert_brats(write_phantom(tmp_path / "old", num_cases=2), 7)
+def test_an_existing_dataset_is_replaced_only_on_demand_and_only_by_a_complete_one(
+    raw, write_release, tmp_path, monkeypatch
+):
+    convert_brats(write_release(num_cases=2), 7)
     dataset = raw / "Dataset007_BraTS2021"
     before = content(dataset)
-    release = write_phantom(tmp_path / "new", num_cases=1)
-    assert refusal(release) == f"{dataset} exists already: replace it with --overwrite, or choose another -d and -n."
+    release = write_release(num_cases=1, folder=tmp_path / "new")
+    assert (
+        refusal(release) == f"{dataset} exists already: replace it with --overwrite, or choose another -d and --name."
+    )
 
     convert_case = convert.convert_case
     monkeypatch.setattr(convert, "convert_case", lambda *_, **__: 1 / 0)
@@ -346,47 +307,37 @@ def test_an_existing_dataset_is_replaced_only_on_demand_and_only_by_a_complete_o
     assert sorted(path.name for path in raw.iterdir()) == [dataset.name, f"{dataset.name}_findings.csv"]
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_a_source_inside_the_dataset_is_not_overwritten(raw):
-    release = write_phantom(raw / "Dataset007_BraTS2021" / "release")
+def test_a_source_inside_the_dataset_is_not_overwritten(raw, write_release):
+    release = write_release(folder=raw / "Dataset007_BraTS2021" / "release")
     message = refusal(release, overwrite=True)
     assert message == f"{release} lies in {release.parent}, which would be replaced: choose another -d."
     assert find_cases(release).cases
 
 
-def test_refusals_name_the_way_out(raw, tmp_path, monkeypatch):
-    release = write_phantom(tmp_path / "release")
+def test_refusals_say_what_to_do(raw, write_release, tmp_path, monkeypatch):
+    release = write_release()
     (raw / "Dataset007_Other").mkdir()
     assert refusal(release) == (
-        "nnU-Net has a dataset with ID 7 already, Dataset007_Other: choose another -d, or -n Other for that one."
+        "nnU-Net has a dataset with ID 7 already, Dataset007_Other: choose another -d, or --name Other for that one."
     )
-    assert refusal(release, name="a/b") == "'a/b' is no name for a dataset: give -n letters, digits, _ and - only."
+    assert refusal(release, name="a/b") == "'a/b' is no name for a dataset: give --name letters, digits, _ and - only."
     assert refusal(release, num_processes=0) == "0 processes can't do anything: give -np at least 1."
     with pytest.raises(UserError, match=r"^1000 is no dataset ID of nnU-Net: give -d a number from 1 to 999\.$"):
         convert_brats(release, 1000)
     with pytest.raises(UserError, match="is named as in 2021, not in 2023"):
         convert_brats(release, 8, edition="2023")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
-    assert refusal(release) == (
-        f"nnUNet_raw is {tmp_path / 'absent'}, which is no folder: make it, or set nnUNet_raw to another."
+    assert refusal(release).startswith(
+        f"nnUNet_raw={tmp_path / 'absent'} is no folder; mend it with: export nnUNet_raw="
     )
     monkeypatch.delenv("nnUNet_raw")
-    assert refusal(release) == (
-        "nnUNet_raw is not set: export nnUNet_raw=FOLDER, where nnU-Net looks for raw datasets."
-    )
+    assert refusal(release).startswith("nnUNet_raw is not set; mend it with: export nnUNet_raw=")
     assert [path.name for path in raw.iterdir()] == ["Dataset007_Other"]
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_names_of_2023_and_2024_do_not_tell_the_labels(raw, tmp_path):
-    release = write_phantom(tmp_path / "release", "2024")
-    assert "whose labels differ (2024 has 4 = resection cavity). Say which with --edition." in refusal(release)
-    convert_brats(release, 7, edition="2024")
-
-
-def test_a_full_disk_is_one_message_and_no_file_is_torn(raw, tmp_path):
+def test_a_full_disk_is_one_message_and_no_file_is_torn(raw, write_release):
     """No file may grow beyond 2 KiB, which SimpleITK does not notice; two need the same header as the others."""
-    release = write_phantom(tmp_path / "release", num_cases=2, plant=("header", "header"))
+    release = write_release(num_cases=2, defects=(Kind.HEADER, Kind.HEADER))
     command = Path(sysconfig.get_path("scripts"), "nnunetv2_cfnet")
     result = subprocess.run(
         [command, "convert_brats", release, "-d", "7", "-np", "1", "--fix-headers"],
@@ -401,13 +352,12 @@ def test_a_full_disk_is_one_message_and_no_file_is_torn(raw, tmp_path):
         assert count_non_finite(written) == 0
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_splits_of_an_earlier_conversion_are_warned_of(raw, tmp_path, monkeypatch, capsys):
+def test_splits_of_an_earlier_conversion_are_warned_of(raw, write_release, tmp_path, monkeypatch, capsys):
     older = tmp_path / "preprocessed" / "Dataset007_BraTS2021" / "splits_final.json"
     older.parent.mkdir(parents=True)
     older.write_text("[]")
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
-    convert_brats(write_phantom(tmp_path / "release", num_cases=6), 7)
+    convert_brats(write_release(num_cases=6), 7)
     assert f"{older} is of an earlier conversion: remove it before you plan" in capsys.readouterr().out
     shutil.copy(raw / "Dataset007_BraTS2021" / "splits_final.json", older)
     convert_brats(tmp_path / "release", 7, overwrite=True)
@@ -420,21 +370,22 @@ def test_splits_of_an_earlier_conversion_are_warned_of(raw, tmp_path, monkeypatc
 SLOW = """
 import signal, sys, time
 from pathlib import Path
-from nnunetv2_cfnet.data import convert, parallel
+from nnunetv2_cfnet.brats import convert
+from nnunetv2_cfnet.files import processes
 
 def convert_case(case, **options):
     while case.name == sys.argv[2] and not Path(sys.argv[1], "..", "go").exists():
         time.sleep(0.02)
     WHOLE(case, **options)
 
-class Executor(parallel.ProcessPoolExecutor):
+class Executor(processes.ProcessPoolExecutor):
     def shutdown(self, **options):
         Path(sys.argv[1], "..", "stopping").touch()
         super().shutdown(**options)
 
 WHOLE = convert.convert_case
 convert.convert_case = convert_case
-parallel.ProcessPoolExecutor = Executor
+processes.ProcessPoolExecutor = Executor
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
@@ -474,8 +425,8 @@ def worker_of(process: subprocess.Popen) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for worker processes in /proc")
-def test_a_killed_conversion_goes_on_where_it_was_and_leaves_no_worker(raw, tmp_path, capsys):
-    release = write_phantom(tmp_path / "release", "2020", num_cases=3)
+def test_a_killed_conversion_goes_on_where_it_was_and_leaves_no_worker(raw, write_release, tmp_path, capsys):
+    release = write_release("2020", num_cases=3)
     unfinished = raw / ".Dataset007_BraTS2020.unfinished"
     done = [unfinished / "labelsTr" / f"BraTS20_Training_00{number}.nii.gz" for number in (1, 2)]
     process = start_and_wait(
@@ -503,8 +454,8 @@ def test_a_killed_conversion_goes_on_where_it_was_and_leaves_no_worker(raw, tmp_
     assert sorted(path.name for path in raw.iterdir()) == [dataset.name, f"{dataset.name}_findings.csv"]
 
 
-def test_ctrl_c_keeps_what_is_done_and_shows_no_traceback(raw, tmp_path):
-    release = write_phantom(tmp_path / "release", num_cases=2)
+def test_ctrl_c_keeps_what_is_done_and_shows_no_traceback(raw, write_release, tmp_path):
+    release = write_release(num_cases=2)
     unfinished = raw / ".Dataset007_BraTS2021.unfinished"
     script = tmp_path / "slow.py"
     first = unfinished / "labelsTr" / "BraTS2021_00000.nii.gz"
@@ -521,9 +472,8 @@ def test_ctrl_c_keeps_what_is_done_and_shows_no_traceback(raw, tmp_path):
     assert first.exists()
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_another_conversion_starts_anew_and_says_so(raw, tmp_path, capsys, monkeypatch):
-    release = write_phantom(tmp_path / "release")
+def test_another_conversion_starts_anew_and_says_so(raw, write_release, capsys, monkeypatch):
+    release = write_release()
     finish = convert._finish
     monkeypatch.setattr(convert, "_finish", lambda target: None)
     convert_brats(release, 7)
@@ -546,39 +496,11 @@ def test_another_conversion_starts_anew_and_says_so(raw, tmp_path, capsys, monke
     assert anew in capsys.readouterr().out
 
 
-def test_a_worker_that_is_killed_is_an_error_with_a_way_out(raw, tmp_path):
-    release = write_phantom(tmp_path / "release", num_cases=1)
-    source = find_cases(release)
-    with pytest.raises(UserError, match=r"A process was killed while checking, most likely for want of memory: .* -np"):
-        convert.in_parallel(kill_itself, source.cases, 1, "checking")
-
-
-def kill_itself(case: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_worker_processes_give_results_in_order_and_import_no_torch(tmp_path):
-    code = (
-        "import sys; from nnunetv2_cfnet.data import checks, convert, splits\n"
-        "print(sorted({'torch', 'nnunetv2', 'sklearn'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-    release = write_phantom(tmp_path / "release", num_cases=5)
-    cases = find_cases(release).cases
-    assert convert.in_parallel(name_of, cases, 2, "naming") == [case.name for case in cases]
-
-
-def name_of(case: object) -> str:
-    assert not {"torch", "nnunetv2"} & set(sys.modules)
-    return case.name
-
-
-@pytest.mark.usefixtures("in_this_process")
-def test_nnunet_accepts_the_dataset(raw, tmp_path, monkeypatch, capsys):
+def test_nnunet_accepts_the_dataset(raw, write_release, monkeypatch, capsys):
     """By nnUNetv2_plan_and_preprocess --verify_dataset_integrity, here with threads for its processes."""
     from nnunetv2.experiment_planning import verify_dataset_integrity as nnunet
 
-    convert_brats(write_phantom(tmp_path / "release", "2024", num_cases=5), 7, edition="2024")
+    convert_brats(write_release("2024", num_cases=5), 7, edition="2024")
     capsys.readouterr()
     monkeypatch.setattr(nnunet.multiprocessing, "get_context", lambda method: multiprocessing.dummy)
     nnunet.verify_dataset_integrity(str(raw / "Dataset007_BraTS2024"), 1)

@@ -75,7 +75,7 @@ def test_cases_are_found_in_every_layout(layout, edition, tmp_path):
 
 
 @pytest.mark.parametrize("edition", ["2018", "2019", "2020", "2021"])
-def test_the_edition_is_told_from_names(edition, tmp_path):
+def test_the_edition_is_decided_from_names(edition, tmp_path):
     for name in NAMES[edition]:
         add_case(tmp_path, name, edition)
     assert find_cases(tmp_path).edition.name == edition
@@ -191,7 +191,7 @@ def test_several_editions_are_refused(tmp_path):
         find_cases(tmp_path, "2021")
 
 
-def test_2023_and_2024_must_be_told_apart_by_the_user(tmp_path):
+def test_the_user_must_say_whether_it_is_2023_or_2024(tmp_path):
     add_case(tmp_path, "BraTS-GLI-00005-100", "2024")
     with pytest.raises(UserError, match=r"as in 2023 and 2024 \(BraTS-GLI-00005-100\).*Say which with --edition"):
         find_cases(tmp_path)

@@ -130,7 +130,7 @@ def refuse(capsys, *arguments: object) -> str:
 def test_a_folder_with_something_in_it_is_left_alone(checkpoint, tmp_path, capsys):
     (tmp_path / "note.txt").write_text("mine")
     message = refuse(capsys, checkpoint, "-o", tmp_path)
-    assert f"{tmp_path} exists and is no empty folder to be replaced: choose another one for -o" in message
+    assert f"{tmp_path} exists and is no empty folder: choose another one for -o" in message
     assert f"{tmp_path / 'note.txt'} is a file" in refuse(capsys, checkpoint, "-o", tmp_path / "note.txt" / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
@@ -144,7 +144,7 @@ def test_an_empty_folder_is_filled_behind_a_link_too(checkpoint, tmp_path, monke
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")  # which can't be replaced
     capsys.readouterr()
-    assert ". exists and is no empty folder to be replaced" in refuse(capsys, checkpoint, "-o", ".")
+    assert ". is the folder that this runs in, which can't be replaced" in refuse(capsys, checkpoint, "-o", ".")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +184,6 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_behind(checkpoint, tmp_pa
         text=True,
     )
     assert result.returncode == 2
-    assert f"{tmp_path} can't hold the weights (a full disk?)" in result.stderr
+    assert f"{tmp_path / 'model'} can't hold the weights (a full disk?)" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The published network, trained, continued, validated, predicted and fine-tuned with nnU-Net's own commands."""
+"""The published network, trained, continued, validated and predicted with nnU-Net's own commands."""
 
 import json
 import shutil
@@ -10,7 +10,6 @@ import timm
 import torch
 
 from nnunetv2_cfnet.architecture.published import RESNET
-from nnunetv2_cfnet.commands.import_weights import import_weights
 from nnunetv2_cfnet.planning.plans import PUBLISHED
 
 pytestmark = pytest.mark.slow
@@ -93,14 +92,3 @@ def test_validation_alone(workspace, model, offline):
     output = workspace.train("2d", 0, "--val", trainer=TRAINER, **offline).stdout
     assert "Epoch 0" not in output
     assert (validation / "summary.json").is_file()
-
-
-def test_imported_weights_are_fine_tuned(workspace, release_state_dict, tmp_path):
-    """The phantom has three regions, the release four classes: the head's last conv starts anew."""
-    trainer = "nnUNetTrainerCFNetPublishedTiny"
-    torch.save(release_state_dict, tmp_path / "best.pth")
-    import_weights(tmp_path / "best.pth", tmp_path / "model")
-    pretrained = tmp_path / "model" / "fold_0" / "checkpoint_final.pth"
-    output = workspace.train("2d", 0, "-pretrained_weights", pretrained, trainer=trainer).stdout
-    assert "Loading pretrained weights" in output
-    assert (workspace.model(trainer, "2d") / "fold_0" / "checkpoint_final.pth").is_file()

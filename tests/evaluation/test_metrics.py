@@ -40,7 +40,7 @@ def real_mask(patient: str) -> np.ndarray:
 # Overlap and volumes
 
 
-def test_every_metric_is_told_in_the_order_of_the_table():
+def test_every_metric_is_there_in_the_order_of_the_table():
     values = region_metrics(blob(0, 3), blob(1, 3), MM)
     assert list(values) == list(METRICS)
     assert all(type(value) is float for value in values.values())
@@ -114,7 +114,7 @@ def test_a_volume_around_the_masks_changes_no_distance():
     assert {name: inside[name] for name in SURFACES} == {name: around[name] for name in SURFACES}
 
 
-def test_a_far_false_island_tells_the_two_hd95_apart():
+def test_a_far_false_island_parts_the_two_hd95():
     """10 voxels in both and one 50 mm away: 1 of 21 pooled distances, and 1 of 11 from the prediction alone."""
     row = (0, slice(0, 10))
     values = region_metrics(mask((60, 10), row), mask((60, 10), row, (50, 3)), (1.0, 1.0))

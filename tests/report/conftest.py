@@ -11,8 +11,10 @@ import SimpleITK
 from scipy.ndimage import gaussian_filter
 
 from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.report import figures, statistics
 from nnunetv2_cfnet.report.comparison import Comparison, Cost, Curves, Model
 from nnunetv2_cfnet.report.statistics import brats_ranks, paired_tests
+from nnunetv2_cfnet.report.write import write_report
 
 REGIONS = {"whole_tumor": (1, 2, 3), "tumor_core": (2, 3), "enhancing_tumor": (3,)}
 NUM_FILES = 4  # of each kind; more cases share them
@@ -85,10 +87,30 @@ def make_comparison(tmp_path_factory) -> Callable[..., Comparison]:
             "provenance": {"nnunetv2": "2.8.1", "command": "nnunetv2_cfnet compare -d 1 -c 3d_fullres"},
         }
         if "tests" not in changes:  # they take time
-            arguments["tests"] = paired_tests(models, regions)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(statistics, "NUM_RESAMPLES", 99)  # the intervals themselves are test_statistics.py's
+                arguments["tests"] = paired_tests(models, regions)
         return Comparison(**{**arguments, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def comparison(make_comparison) -> Comparison:
+    return make_comparison(num_models=3)
+
+
+@pytest.fixture(scope="session")
+def report(comparison, tmp_path_factory) -> Path:
+    """The folder of its report, which is drawn as users get it."""
+    out = tmp_path_factory.mktemp("report") / "new" / "out"
+    write_report(comparison, out)
+    return out
+
+
+@pytest.fixture
+def quick_drawing(monkeypatch) -> None:
+    monkeypatch.setattr(figures, "RESOLUTIONS_DPI", (30,))
 
 
 def _rows(cases: list[str], regions: dict, difficulty: np.ndarray, generator: np.random.Generator) -> pandas.DataFrame:

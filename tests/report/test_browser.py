@@ -7,8 +7,6 @@ import subprocess
 
 import pytest
 
-from nnunetv2_cfnet.report.write import write_report
-
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Writes, once all is loaded, whether each picture is drawn.
 PROBE = """
@@ -41,24 +39,19 @@ def open_in_browser(html, folder, width=1200):
     return json.loads(found[1]), [line for line in result.stderr.splitlines() if ":CONSOLE" in line]
 
 
-@pytest.fixture(scope="module")
-def report(make_comparison, tmp_path_factory):
-    out = tmp_path_factory.mktemp("browser")
-    write_report(make_comparison(num_cases=6), out)
-    return out / "report.html"
-
-
 @pytest.mark.parametrize("width", [1200, 500])  # no window of Chromium is narrower
 def test_every_picture_is_drawn_without_network_or_complaint(report, tmp_path, width):
-    found, console = open_in_browser(report.read_text(encoding="utf-8"), tmp_path, width)
+    page = report / "report.html"
+    found, console = open_in_browser(page.read_text(encoding="utf-8"), tmp_path, width)
     assert found["drawn"] == [True] * 8
     assert not found["wide"], "the page scrolls sideways, and only its tables should"
     assert console == []
-    assert report.stat().st_size < 5_000_000
+    assert page.stat().st_size < 5_000_000
 
 
 def test_this_check_finds_broken_pictures_and_complaints(report, tmp_path):
     planted = f'{BROKEN}<script>console.error("planted")</script></body>'
-    found, console = open_in_browser(report.read_text(encoding="utf-8").replace("</body>", planted), tmp_path)
+    html = (report / "report.html").read_text(encoding="utf-8")
+    found, console = open_in_browser(html.replace("</body>", planted), tmp_path)
     assert found["drawn"] == [True] * 8 + [False] * 2
     assert any("planted" in line for line in console)

@@ -1,4 +1,4 @@
-"""Models are found, checked, evaluated and put into one report; what is wrong is told before a report is written."""
+"""Models are found, checked, evaluated and put into one report; what is wrong is named before a report is written."""
 
 import json
 import shutil
@@ -10,9 +10,9 @@ import SimpleITK
 import torch
 
 from nnunetv2_cfnet import cli
-from nnunetv2_cfnet.report import compare as module
-from nnunetv2_cfnet.report import figures
-from nnunetv2_cfnet.report.comparison import Cost
+from nnunetv2_cfnet.report import collect, statistics
+from nnunetv2_cfnet.report.comparison import Comparison, Cost, PairedTest
+from nnunetv2_cfnet.report.tables import summary_of
 
 DATASET = "Dataset007_Cubes"
 LABELS = {"background": 0, "whole": [1, 2], "core": [2]}
@@ -20,10 +20,10 @@ DATASET_JSON = {
     "channel_names": {"0": "T1ce", "1": "FLAIR"},
     "labels": LABELS,
     "regions_class_order": [1, 2],
-    "numTraining": 8,
+    "numTraining": 10,
     "file_ending": ".nii.gz",
 }
-CASES = [f"case_{number}" for number in range(14)]  # for fewer scipy tries all signs, which takes seconds
+CASES = [f"case_{number}" for number in range(10)]
 GOOD, POOR = "nnUNetTrainerGood__nnUNetPlans", "nnUNetTrainerPoor__nnUNetPlans"
 
 
@@ -45,40 +45,60 @@ def cube(shift: int = 0) -> np.ndarray:
 def write_model(results: Path, name: str, shift: int, num_epochs: int = 3) -> Path:
     """Folds 0 and 1, whose every case is shifted by so many voxels."""
     model = results / DATASET / f"{name}__3d_fullres"
-    for number, case in enumerate(CASES):
-        fold = model / f"fold_{number % 2}"
-        write(cube(shift), fold / "validation" / f"{case}.nii.gz")
+    times = {"epoch_start_timestamps": range(num_epochs), "epoch_end_timestamps": range(1, num_epochs + 1)}
+    losses = {"train_losses": range(num_epochs), "val_losses": range(num_epochs), "mean_fg_dice": [0.5] * num_epochs}
+    for number in (0, 1):
+        fold = model / f"fold_{number}"
+        write_predictions(fold / "validation", shift, CASES[number::2])
         (fold / "validation" / "summary.json").touch()
-        log = {"train_losses": range(num_epochs), "val_losses": range(num_epochs), "mean_fg_dice": [0.5] * num_epochs}
-        times = {"epoch_start_timestamps": range(num_epochs), "epoch_end_timestamps": range(1, num_epochs + 1)}
-        torch.save(
-            {"logging": {key: list(values) for key, values in (log | times).items()}}, fold / "checkpoint_final.pth"
-        )
+        log = {key: list(values) for key, values in (losses | times).items()}
+        torch.save({"logging": log}, fold / "checkpoint_final.pth")
     (model / "dataset.json").write_text(json.dumps(DATASET_JSON))
     (model / "plans.json").write_text(json.dumps({"dataset_name": DATASET}))
     return model
 
 
+def write_predictions(folder: Path, shift: int, cases: list[str]) -> None:
+    for case in cases:
+        write(cube(shift), folder / f"{case}.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    """A dataset, and a good and a poor model of it; folders of their predictions. Only for reading."""
+    root = tmp_path_factory.mktemp("original")
+    raw = root / "nnUNet_raw" / DATASET
+    write_predictions(raw / "labelsTr", 0, CASES)
+    write_predictions(root / "nnUNet_preprocessed" / DATASET / "gt_segmentations", 0, CASES)
+    for case in CASES:
+        for channel in (0, 1):
+            write(cube().astype(np.float32), raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz")
+    (raw / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    for model, name, shift in ((GOOD, "good", 0), (POOR, "poor", 2)):
+        write_model(root / "nnUNet_results", model, shift)
+        write_predictions(root / name, shift, CASES)
+        (root / name / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    return root
+
+
 @pytest.fixture
-def nnunet(tmp_path, monkeypatch) -> Path:
-    """A dataset, and a good and a poor model of it."""
+def nnunet(original, tmp_path, monkeypatch) -> Path:
+    """A copy of it to work in."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(figures, "RESOLUTIONS_DPI", (30,))
-    monkeypatch.setattr(module, "measure_cost", lambda *_: Cost(parameters=7, device="cpu, pretended"))
-    raw = tmp_path / "nnUNet_raw" / DATASET
-    generator = np.random.default_rng(0)
-    for case in CASES:
-        write(cube(), raw / "labelsTr" / f"{case}.nii.gz")
-        write(cube(), tmp_path / "nnUNet_preprocessed" / DATASET / "gt_segmentations" / f"{case}.nii.gz")
-        for channel in (0, 1):
-            noise = generator.normal(size=cube().shape).astype(np.float32)
-            write(noise, raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz")
-    (raw / "dataset.json").write_text(json.dumps(DATASET_JSON))
-    write_model(tmp_path / "nnUNet_results", GOOD, shift=0)
-    write_model(tmp_path / "nnUNet_results", POOR, shift=2)
+    monkeypatch.setattr(collect, "measure_cost", lambda *_: Cost(parameters=7, device="cpu, pretended"))
+    monkeypatch.setattr(statistics, "wilcoxon_p", lambda _: 0.5)  # scipy tries all signs of 10 cases, which takes long
     return tmp_path
+
+
+@pytest.fixture
+def comparisons(nnunet, monkeypatch) -> list[Comparison]:
+    """What would be written to reports, whose figures take seconds."""
+    made: list[Comparison] = []
+    monkeypatch.setattr(collect, "write_report", lambda comparison, _: made.append(comparison))
+    return made
 
 
 def run(*flags: object, code: int = 0) -> None:
@@ -86,164 +106,157 @@ def run(*flags: object, code: int = 0) -> None:
 
 
 def trained(*more: object, models: tuple[str, ...] = (GOOD, POOR)) -> tuple[object, ...]:
-    return ("-d", 7, "-c", "3d_fullres", "-m", *models, "--folds", 0, 1, *more)
+    return ("-d", 7, "-c", "3d_fullres", "--models", *models, "--folds", 0, 1, *more)
 
 
 def given(root: Path, *more: object) -> tuple[object, ...]:
-    folders = {name: root / name for name in ("good", "poor")}
-    for number, folder in enumerate(folders.values()):
-        for case in CASES:
-            write(cube(2 * number), folder / f"{case}.nii.gz")
-        (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
-    labels = root / "nnUNet_raw" / DATASET / "labelsTr"
-    return ("--predictions", *(f"{name}={folder}" for name, folder in folders.items()), "--reference", labels, *more)
+    folders = [f"{name}={root / name}" for name in ("good", "poor")]
+    return ("--predictions", *folders, "--reference", root / "nnUNet_raw" / DATASET / "labelsTr", *more)
 
 
+def dice_of_core(comparison: Comparison) -> PairedTest:
+    (test,) = (test for test in comparison.tests if (test.region, test.metric) == ("core", "dice"))
+    return test
+
+
+@pytest.mark.usefixtures("quick_drawing")
 def test_trained_models_are_compared_by_case(nnunet):
+    out = nnunet / "cfnet_comparison"
+    out.mkdir()
+    (out / ".mine.jsonl").touch()
     run(*trained())
-    report = json.loads((nnunet / "cfnet_comparison" / "compare.json").read_text())
+    report = json.loads((out / "compare.json").read_text())
     (test,) = (test for test in report["tests"] if (test["region"], test["metric"]) == ("core", "dice"))
     # of the core, 9 of 27 voxels are hit: the poor model has a Dice of 1/3, the good one 1
     assert test["difference"] == pytest.approx(2 / 3)
-    assert (test["num_cases"], test["wins"], test["verdict"]) == (14, 14, "better")
+    assert (test["num_cases"], test["wins"], test["verdict"]) == (10, 10, "better")
     assert report["ranks"] == {GOOD: 1.0, POOR: 2.0}
     good, poor = report["models"]
     assert good["cost"] == {**good["cost"], "parameters": 7, "epoch_s": 1.0}
     assert [curves["fold"] for curves in poor["curves"]] == ["0", "1"]
-    assert {"case_best.png", "training_curves.png"} <= {p.name for p in (nnunet / "cfnet_comparison/figures").iterdir()}
-    assert "different numbers of epochs" not in (nnunet / "cfnet_comparison" / "compare.md").read_text()
-    assert not list((nnunet / "cfnet_comparison").glob(".*"))
+    assert {"case_best.png", "training_curves.png"} <= {path.name for path in (out / "figures").iterdir()}
+    assert "different numbers of epochs" not in (out / "compare.md").read_text()
+    assert "The images are not there" not in (out / "compare.md").read_text()
+    assert [path.name for path in out.glob(".*")] == [".mine.jsonl"]  # the user's, and nothing of ours
 
 
-def test_the_verdict_is_that_of_the_first_model(nnunet):
-    run(*trained("-o", "other", models=(POOR, GOOD)))
-    text = (nnunet / "other" / "compare.md").read_text()
-    assert f"core, Dice: {POOR} is worse than {GOOD} (mean difference −0.667" in text
+def test_the_verdict_is_that_of_the_first_model(comparisons):
+    run(*trained(models=(POOR, GOOD)))
+    test = dice_of_core(comparisons[0])
+    assert (test.other, test.difference, test.verdict) == (GOOD, pytest.approx(-2 / 3), "worse")
 
 
-def test_predictions_are_compared_with_pictures_of_the_raw_dataset(nnunet):
+def test_predictions_are_compared_with_pictures_of_the_raw_dataset(comparisons, nnunet):
     run(*given(nnunet))
-    report = json.loads((nnunet / "cfnet_comparison" / "compare.json").read_text())
-    assert [model["name"] for model in report["models"]] == ["good", "poor"]
-    assert report["models"][0]["cost"] is None
-    text = (nnunet / "cfnet_comparison" / "report.html").read_text()
-    assert "FLAIR" in text
-    assert "T1ce" in text
+    (comparison,) = comparisons
+    assert [model.name for model in comparison.models] == ["good", "poor"]
+    assert comparison.models[0].cost is None
+    assert dice_of_core(comparison).difference == pytest.approx(2 / 3)
+    files = {path.name for path in comparison.images["case_3"].values() if path.is_file()}
+    assert files == {"case_3_0000.nii.gz", "case_3_0001.nii.gz"}
+    assert list(comparison.images["case_3"]) == ["T1ce", "FLAIR"]
 
 
-def test_without_channel_names_there_are_no_images(nnunet):
-    flags = given(nnunet)
+def test_without_channel_names_there_are_no_images(comparisons, nnunet):
     for name in ("good", "poor"):
         (nnunet / name / "dataset.json").write_text(json.dumps({**DATASET_JSON, "channel_names": {}}))
-    run(*flags)
-    assert "The images are not there" in (nnunet / "cfnet_comparison" / "compare.md").read_text()
+    run(*given(nnunet))
+    assert comparisons[0].images == {}
 
 
-def test_a_fold_beyond_the_splits_is_taken_as_it_is(nnunet):
+def test_without_the_raw_dataset_there_are_no_images(comparisons, nnunet):
+    shutil.rmtree(nnunet / "nnUNet_raw" / DATASET / "imagesTr")
+    run(*trained())
+    assert comparisons[0].images == {}
+
+
+def test_a_fold_beyond_the_splits_is_taken_as_it_is(comparisons, nnunet):
     """nnU-Net splits by chance there."""
     splits = [{"train": [], "val": CASES[0::2]}]
     (nnunet / "nnUNet_preprocessed" / DATASET / "splits_final.json").write_text(json.dumps(splits))
     run(*trained())
+    assert len(comparisons[0].references) == 10
 
 
-def test_unequal_training_is_told(nnunet):
-    shutil.rmtree(nnunet / "nnUNet_results")
+def test_unequal_training_is_noted(comparisons, nnunet):
     write_model(nnunet / "nnUNet_results", GOOD, shift=0, num_epochs=4)
-    write_model(nnunet / "nnUNet_results", POOR, shift=2)
     run(*trained())
-    text = (nnunet / "cfnet_comparison" / "compare.md").read_text()
-    assert "trained for different numbers of epochs (" in text
-    assert f"{GOOD} 4, {POOR} 3): this is no comparison at equal budget." in text
+    note = comparisons[0].notes[-1]
+    assert note.startswith("The models were trained for different numbers of epochs (")
+    assert f"{GOOD} 4, {POOR} 3): this is no comparison at equal budget." in note
 
 
-def test_replicates_are_averaged_case_by_case(nnunet):
-    for number, shift in enumerate((0, 2)):
-        write_model(nnunet / f"replicate_{number}", GOOD, shift)
-        write_model(nnunet / f"replicate_{number}", POOR, 2)
-    results = [nnunet / "replicate_0", nnunet / "replicate_1"]
-    out = nnunet / "pooled"
-    module.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=out, num_processes=1, results=results)
-    good = json.loads((out / "compare.json").read_text())["models"][0]
-    assert good["cases"]["case_0"]["core"]["dice"] == pytest.approx((1 + 1 / 3) / 2)
-    first, second = good["replicates"]
-    assert [rows[1]["dice"] for rows in (first, second)] == pytest.approx([1, 1 / 3])
-    assert (
-        "Each model was trained 2 times. In tests and plots, the metrics of a case are means"
-        in (out / "compare.md").read_text()
-    )
-
-
-def test_an_empty_region_counts_in_each_replicate_by_itself(nnunet):
-    """One case without the core: one replicate is right about it, the other predicts it."""
-    label = nnunet / "nnUNet_preprocessed" / DATASET / "gt_segmentations" / "case_0.nii.gz"
+def test_replicates_are_averaged_case_by_case_and_empty_regions_count_in_each(comparisons, nnunet):
+    """The core of case 0 is empty: the first replicate is right about it, the second predicts it, shifted."""
     without = np.where(cube() == 2, 1, cube()).astype(np.uint8)
-    write(without, label)
-    for number in (0, 1):
-        model = write_model(nnunet / f"replicate_{number}", GOOD, 0)
-        write_model(nnunet / f"replicate_{number}", POOR, 2)
-        if number == 0:
-            write(without, model / "fold_0" / "validation" / "case_0.nii.gz")
+    write(without, nnunet / "nnUNet_preprocessed" / DATASET / "gt_segmentations" / "case_0.nii.gz")
     results = [nnunet / "replicate_0", nnunet / "replicate_1"]
-    out = nnunet / "pooled"
-    module.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=out, num_processes=1, results=results)
-    core = json.loads((out / "compare.json").read_text())["models"][0]["summary"]["core"]
-    assert (core["num_cases"], core["empty_in_reference"], core["empty_in_both"]) == (28, 2, 1)
-    assert core["metrics"]["dice"]["brats"]["mean"] == pytest.approx(27 / 28)
+    for folder, shift in zip(results, (0, 2), strict=True):
+        good = write_model(folder, GOOD, shift)
+        write_model(folder, POOR, 2)
+        if shift == 0:
+            write(without, good / "fold_0" / "validation" / "case_0.nii.gz")
+    collect.compare_models(7, "3d_fullres", [GOOD, POOR], folds=[0, 1], out=nnunet, num_processes=1, results=results)
+    (comparison,) = comparisons
+    good = comparison.models[0]
+    dice = good.rows.set_index(["case", "region"])["dice"]
+    assert dice["case_0", "core"] == (1 + 0) / 2
+    assert dice["case_1", "core"] == pytest.approx((1 + 1 / 3) / 2)
+    by_replicate = [rows.set_index(["case", "region"])["dice"]["case_1", "core"] for rows in good.replicate_rows]
+    assert by_replicate == pytest.approx([1, 1 / 3])
+    assert comparison.notes[-1].startswith("Each model was trained 2 times. In tests and plots, the metrics of a case")
+    core = summary_of(good)["core"]
+    assert (core["num_cases"], core["empty_in_reference"], core["empty_in_both"]) == (20, 2, 1)
+    assert core["metrics"]["dice"]["brats"]["mean"] == pytest.approx((1 + 9 + 9 / 3) / 20)
     assert core["metrics"]["dice"]["nnunet"] == core["metrics"]["dice_nnunet"]["brats"]
-    assert core["metrics"]["dice_nnunet"]["brats"]["mean"] == pytest.approx(26 / 27)
+    assert core["metrics"]["dice_nnunet"]["brats"]["mean"] == pytest.approx((9 + 9 / 3) / 19)
 
 
-def test_a_users_hidden_files_stay(nnunet):
-    out = nnunet / "cfnet_comparison"
-    out.mkdir()
-    (out / ".mine.jsonl").touch()
-    run(*given(nnunet))
-    assert sorted(path.name for path in out.glob(".*")) == [".mine.jsonl"]
-
-
-def test_an_interrupted_comparison_goes_on(nnunet, monkeypatch, capsys):
+def test_an_interrupted_comparison_goes_on(comparisons, monkeypatch, capsys):
     def fail(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "measure_cost", fail)
+        patch.setattr(collect, "measure_cost", fail)
         run(*trained(), code=130)
-    assert not (nnunet / "cfnet_comparison" / "compare.md").exists()
+    assert not comparisons
     run(*trained())
-    assert "28 of 28 cases of 2 models are taken over from an interrupted run." in capsys.readouterr().out
+    assert "20 of 20 cases of 2 models are taken over from an interrupted run." in capsys.readouterr().out
+
+
+def fold_1(root: Path, model: str) -> Path:
+    return root / "nnUNet_results" / DATASET / f"{model}__3d_fullres" / "fold_1"
 
 
 def break_fold(root: Path) -> tuple[object, ...]:
-    (root / "nnUNet_results" / DATASET / f"{POOR}__3d_fullres" / "fold_1" / "validation" / "summary.json").unlink()
+    (fold_1(root, POOR) / "validation" / "summary.json").unlink()
     return trained()
 
 
 def break_cases(root: Path) -> tuple[object, ...]:
-    validation = root / "nnUNet_results" / DATASET / f"{POOR}__3d_fullres" / "fold_1" / "validation"
-    (validation / "case_3.nii.gz").unlink()
+    (fold_1(root, POOR) / "validation" / "case_3.nii.gz").unlink()
     return trained()
 
 
 def break_labels(root: Path) -> tuple[object, ...]:
-    file = root / "nnUNet_results" / DATASET / f"{POOR}__3d_fullres" / "dataset.json"
-    file.write_text(json.dumps({**DATASET_JSON, "labels": {"background": 0, "whole": 1}}))
+    labels = {"background": 0, "whole": 1}
+    (fold_1(root, POOR).parent / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": labels}))
     return trained()
 
 
 def break_geometry(root: Path) -> tuple[object, ...]:
-    validation = root / "nnUNet_results" / DATASET / f"{POOR}__3d_fullres" / "fold_1" / "validation"
-    write(cube(), validation / "case_3.nii.gz", spacing=2)
+    write(cube(), fold_1(root, POOR) / "validation" / "case_3.nii.gz", spacing=2)
     return trained()
 
 
 def break_file(root: Path) -> tuple[object, ...]:
-    file = root / "nnUNet_results" / DATASET / f"{GOOD}__3d_fullres" / "fold_1" / "validation" / "case_3.nii.gz"
+    file = fold_1(root, GOOD) / "validation" / "case_3.nii.gz"
     file.write_bytes(file.read_bytes()[:60])
     return trained()
 
 
 def break_checkpoint(root: Path) -> tuple[object, ...]:
-    (root / "nnUNet_results" / DATASET / f"{GOOD}__3d_fullres" / "fold_1" / "checkpoint_final.pth").write_bytes(b"PK")
+    (fold_1(root, GOOD) / "checkpoint_final.pth").write_bytes(b"PK")
     return trained()
 
 
@@ -259,16 +272,14 @@ def block_the_place(root: Path) -> tuple[object, ...]:
 
 
 def relabel(root: Path) -> tuple[object, ...]:
-    flags = given(root)
     labels = {"background": 0, "whole": [1, 2], "core": [1]}
     (root / "poor" / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": labels}))
-    return flags
+    return given(root)
 
 
 def break_prediction(root: Path) -> tuple[object, ...]:
-    flags = given(root)
     (root / "poor" / "case_3.nii.gz").unlink()
-    return flags
+    return given(root)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +296,7 @@ def break_prediction(root: Path) -> tuple[object, ...]:
         (leak_a_case, "folds 0, 1 predicted 1 cases that they don't leave out by"),
         (block_the_place, "blocked is a file, and a folder is to be written there: choose another -o"),
         (lambda root: [*given(root)[:-1], "absent"], "absent is no folder: give the one with the labels"),
-        (lambda root: (*given(root), "--folds", 0), "give either -d, -c and -m, and --folds, for trained models, or"),
+        (lambda root: (*given(root), "--folds", 0), "give either -d, -c and --models, and --folds, for trained"),
         (lambda _: ("-np", 0, *trained()), "0 processes can't do anything"),
         (lambda _: trained("--folds", 0, 0), "--folds 0 0: give each once."),
         (lambda _: trained(models=(GOOD,)), "A comparison takes two models at least"),
@@ -297,10 +308,10 @@ def break_prediction(root: Path) -> tuple[object, ...]:
         (lambda _: trained(models=(GOOD, "nnUNetTrainer")), "nnUNetTrainer is no model: give TRAINER__PLANS"),
         (
             lambda _: ("-d", 7, "-c", "3d_fullres"),
-            "give either -d, -c and -m, and --folds, for trained models, or",
+            "give either -d, -c and --models, and --folds, for trained models, or",
         ),
-        (lambda root: (*given(root), "-d", 7), "give either -d, -c and -m"),
-        (lambda _: ("-d", 8, "-c", "2d", "-m", GOOD, POOR), "Could not find a dataset with the ID 8"),
+        (lambda root: (*given(root), "-d", 7), "give either -d, -c and --models"),
+        (lambda _: ("-d", 8, "-c", "2d", "--models", GOOD, POOR), "Could not find a dataset with the ID 8"),
     ],
 )
 def test_bad_input_is_named_and_no_report_is_written(nnunet, capsys, break_it, message):

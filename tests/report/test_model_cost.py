@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import nn
 
 from nnunetv2_cfnet.architecture.cost import count_parameters, count_saved_bytes
 from nnunetv2_cfnet.errors import UserError
@@ -70,9 +69,8 @@ def make_initialised(make_model, tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(("trainer", "dataset"), [("nnUNetTrainer", REGIONS), ("nnUNetTrainerCFNet", {})])
-def test_a_fresh_process_measures_the_trainer_that_the_folder_names(make_model, own_folders, trainer, dataset):
-    folder = make_model(trainer, "3d_fullres", dataset, patch=32)
+def test_a_fresh_process_measures_the_trainer_that_the_folder_names(make_model, own_folders):
+    folder = make_model("nnUNetTrainerCFNet", "3d_fullres", REGIONS, patch=32)
     before = {file.name: file.read_text() for file in folder.iterdir()}
     cost = measure_cost(folder, "3d_fullres", "cpu")
     assert {file.name: file.read_text() for file in folder.iterdir()} == before
@@ -80,20 +78,16 @@ def test_a_fresh_process_measures_the_trainer_that_the_folder_names(make_model, 
 
     own_folders.mkdir()
     made = make_trainer(folder, "3d_fullres", "cpu")
-    network = _on_meta(made)
+    with torch.device("meta"):
+        network = made.build_network_architecture(
+            made.plans_manager, made.configuration_manager, 4, made.label_manager.num_segmentation_heads
+        )
     assert cost.parameters == count_parameters(network)
     assert cost.forward_flops == forward_flops(made) > 0
     assert (cost.device, cost.epoch_s, cost.notes) == ("cpu, resident memory", None, ())
     # what backward needs; weights, gradients and momentum; and beyond that no interpreter, no import of torch
     held = count_saved_bytes(network, 4, (32, 32, 32), batch_size=2) + 3 * 4 * cost.parameters
     assert held < cost.step_peak_bytes < 2 * held + 100e6
-
-
-def _on_meta(trainer: nnUNetTrainer) -> nn.Module:
-    with torch.device("meta"):
-        return trainer.build_network_architecture(
-            trainer.plans_manager, trainer.configuration_manager, 4, trainer.label_manager.num_segmentation_heads
-        )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +150,7 @@ def test_flops_that_can_not_be_counted_stop_nothing(make_model, own_folders, mon
     assert found.keys() == {"parameters", "step_peak_bytes", "device"}
 
 
-def test_parameters_and_flops_are_told_where_memory_runs_out(make_model, own_folders, monkeypatch, capsys):
+def test_parameters_and_flops_are_printed_where_memory_runs_out(make_model, own_folders, monkeypatch, capsys):
     def fail(trainer, batch):
         raise MemoryError
 
@@ -166,24 +160,19 @@ def test_parameters_and_flops_are_told_where_memory_runs_out(make_model, own_fol
     assert findings(capsys.readouterr().out).keys() == {"forward_flops", "parameters"}
 
 
-class Scaler:
-    """Halves its scale for so many steps, as gradient scaling does where gradients overflow."""
+class ScaledTrainer:
+    """Its gradients overflow for so many steps; its gradient scaling, itself, halves the scale with each."""
 
     def __init__(self, overflows: int) -> None:
-        self.overflows, self.scale = overflows, 65536.0
+        self.overflows, self.scale, self.steps, self.grad_scaler = overflows, 65536.0, 0, self
 
     def get_scale(self) -> float:
         return self.scale
 
-
-class ScaledTrainer:
-    def __init__(self, overflows: int) -> None:
-        self.grad_scaler, self.steps = Scaler(overflows), 0
-
     def train_step(self, batch: dict) -> None:
         self.steps += 1
-        if self.steps <= self.grad_scaler.overflows:
-            self.grad_scaler.scale /= 2
+        if self.steps <= self.overflows:
+            self.scale /= 2
 
 
 def test_steps_that_gradient_scaling_skips_do_not_count():

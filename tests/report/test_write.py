@@ -71,18 +71,6 @@ def quick_figures(monkeypatch):
     )
 
 
-@pytest.fixture(scope="module")
-def comparison(make_comparison):
-    return make_comparison(num_models=3)
-
-
-@pytest.fixture(scope="module")
-def report(comparison, tmp_path_factory):
-    out = tmp_path_factory.mktemp("report") / "new" / "out"
-    write_report(comparison, out)
-    return out
-
-
 def test_the_report_is_four_things(report):
     assert {path.name for path in report.iterdir()} == {"compare.json", "compare.md", "report.html", "figures"}
     assert {path.name for path in report.parent.iterdir()} == {"out"}
@@ -109,11 +97,19 @@ def test_the_contents_lead_to_every_section(report):
     ]
 
 
-def test_every_picture_is_described(report):
+def test_every_picture_says_what_it_shows(report, comparison):
     page = Page((report / "report.html").read_text(encoding="utf-8"))
-    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures) == 8
-    assert all(len(attributes["alt"]) > 50 for attributes in pictures)
+    alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    curves, dice_boxes, _, dice_differences, *_, worst_case = alts
+    assert len(alts) == 8
+    assert all(len(alt) > 50 for alt in alts)
+    assert "nnUNetTrainerCFNet ends at a mean pseudo Dice of" in curves
+    dice = comparison.models[0].rows.query("region == 'whole_tumor'")["dice"].median()
+    assert f"nnUNetTrainerCFNet: whole_tumor {dice:.3g}, tumor_core" in dice_boxes
+    test = comparison.tests[0]
+    counts = f"nnUNetTrainer, whole_tumor: {test.wins} wins, {test.ties} ties, {test.losses} losses"
+    assert counts in dice_differences
+    assert "FLAIR and T1ce with the reference's regions filled" in worst_case
 
 
 def test_markdown_has_the_verdicts_first_and_links_every_figure(report, comparison):
@@ -165,6 +161,7 @@ def test_json_is_strict_and_holds_everything(report, comparison):
     ]
 
 
+@pytest.mark.usefixtures("quick_drawing")
 def test_names_are_escaped(make_comparison, tmp_path):
     comparison = make_comparison(num_cases=1, names=('<b>&"', "a|b*`[c]"), regions={"<i>": (1,), "x|y": (2,)})
     write_report(comparison, tmp_path / "out")
@@ -254,17 +251,18 @@ def test_a_folder_in_the_place_of_a_file_is_refused(comparison, tmp_path):
 @pytest.mark.parametrize(
     ("num_cases", "sentence"),
     [
-        (3, "With fewer than 10 cases there is no interval, and no difference can be shown."),
-        (15, "With 15 cases, fewer than 20, the intervals are rough, and too narrow."),
+        (9, "With fewer than 10 cases there is no interval, and no difference can be shown."),
+        (10, "With 10 cases, fewer than 20, the intervals are rough, and too narrow."),
+        (19, "With 19 cases, fewer than 20, the intervals are rough, and too narrow."),
         (20, None),
     ],
 )
 @pytest.mark.usefixtures("quick_figures")
-def test_the_verdict_says_how_far_few_cases_carry(make_comparison, num_cases, sentence):
-    verdict, *_ = write.make_sections(make_comparison(num_cases, images=False))
+def test_the_verdict_says_how_far_few_cases_carry(comparison, num_cases, sentence):
+    verdict, *_ = write.make_sections(replace(comparison, tests=[replace(TEST, num_cases=num_cases)]))
     assert "All values are made up." in verdict.paragraphs
-    told = [paragraph for paragraph in verdict.paragraphs if paragraph.startswith("With ")]
-    assert told == ([sentence] if sentence else [])
+    found = [paragraph for paragraph in verdict.paragraphs if paragraph.startswith("With ")]
+    assert found == ([sentence] if sentence else [])
 
 
 @pytest.mark.parametrize(
@@ -320,9 +318,8 @@ def test_p_values():
     assert [p_text(p) for p in (None, 1.0, 0.0312, 0.00012, 0.00009)] == ["–", "1", "0.031", "0.00012", "< 0.0001"]
 
 
-def test_cost_has_a_dash_and_the_reason_where_nothing_was_measured(make_comparison):
-    comparison = make_comparison(num_cases=1, images=False)
-    first, second = comparison.models
+def test_cost_has_a_dash_and_the_reason_where_nothing_was_measured(comparison):
+    first, second, _ = comparison.models
     cost = Cost(2_500_000, 10**9, 12.25, 3 << 20, "cpu", ("a", "b"))
     models = [replace(first, cost=None), replace(second, cost=cost)]
     rows = cost_table(replace(comparison, models=models)).rows
@@ -330,12 +327,11 @@ def test_cost_has_a_dash_and_the_reason_where_nothing_was_measured(make_comparis
     assert rows[1] == (second.name, "2.5 M", "1.0 G", "12.2 s", "3 MiB", "cpu", "a; b")
 
 
-def test_replicates_are_told_with_their_spread(make_comparison, make_model):
-    comparison = make_comparison(num_cases=1, images=False, regions={"tumour": (1,)})
-    first, second = comparison.models
+def test_replicates_are_shown_with_their_spread(comparison, make_model):
+    first, second, _ = comparison.models
     # standard deviation of 0.8, 0.9, 0.7 by hand: sqrt((0 + 0.01 + 0.01) / 2) = 0.1
     replicates = [make_model("", {"dice": [dice]}).rows for dice in (0.8, 0.9, 0.7)]
     models = [replace(first, replicate_rows=replicates), replace(second, replicate_rows=())]
-    table = replicate_table(replace(comparison, models=models))
-    assert table.rows == [(first.name, "tumour", "0.800, 0.900, 0.700", "0.200", "0.100")]
+    comparison = replace(comparison, models=models, regions={"tumour": (1,)})
+    assert replicate_table(comparison).rows == [(first.name, "tumour", "0.800, 0.900, 0.700", "0.200", "0.100")]
     assert replicate_table(replace(comparison, models=models[1:])) is None

@@ -1,0 +1,173 @@
+"""Segmentations: what a dataset's labels mean, files as nnU-Net's readers have them, and what is wrong with one."""
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas
+from nibabel.affines import voxel_sizes
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+from nnunetv2_cfnet.errors import UserError, listing_of
+from nnunetv2_cfnet.files.json_files import read_dataset_json
+from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What the values in a dataset's segmentations mean.
+
+    regions: name -> labels, in the dataset's order, without background.
+    ignore_label: marks voxels of the reference that count for nothing.
+    """
+
+    regions: Mapping[str, tuple[int, ...]]
+    ignore_label: int | None = None
+
+    @property
+    def values(self) -> list[int]:
+        """All that may occur."""
+        ignored = () if self.ignore_label is None else (self.ignore_label,)
+        return sorted({0, *ignored}.union(*self.regions.values()))
+
+
+class Segmentation(NamedTuple):
+    """A file as nnU-Net reads it: (z, y, x), the spacing of these axes, and where it lies."""
+
+    labels: np.ndarray
+    spacing_mm: tuple[float, ...]
+    geometry: Geometry
+
+
+def read_dataset(file: Path, remedy: str) -> tuple[dict[str, Any], Labelling]:
+    """A dataset.json, which has a file ending, and what its labels mean.
+
+    Args:
+        remedy: for the message, what to do if the file is not there.
+
+    Raises:
+        UserError: it is not there, or has no such content.
+    """
+    dataset_json = read_dataset_json(file, remedy)
+    return dataset_json, _labelling(dataset_json.get("labels"), file)
+
+
+def _labelling(labels: object, file: Path) -> Labelling:
+    """What a dataset.json has under "labels".
+
+    Raises:
+        UserError: there are no labels.
+    """
+    pairs = labels.items() if isinstance(labels, dict) else ()
+    values = {name: tuple(value) if isinstance(value, list) else (value,) for name, value in pairs}
+    are_numbers = all(values.values()) and all(type(label) is int for value in values.values() for label in value)
+    ignored = values.pop("ignore", ())
+    regions = {name: value for name, value in values.items() if value != (0,)}
+    if not (regions and are_numbers and len(ignored) <= 1):
+        raise UserError(
+            f"{file}: labels are {json.dumps(labels)}; they must give each name a number or, for regions, several, "
+            'such as {"background": 0, "whole_tumor": [1, 2, 3], "enhancing_tumor": [3]}.'
+        )
+    return Labelling(regions, ignored[0] if ignored else None)
+
+
+def choose_reader(dataset_json: Mapping[str, Any], files: Sequence[Path]) -> type[BaseReaderWriter]:
+    """nnU-Net's reader for the first of the files that any reader takes.
+
+    Raises:
+        UserError: there is none.
+    """
+    for file in files:
+        try:
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it prints tracebacks
+                return determine_reader_writer_from_dataset_json(dataset_json, str(file), verbose=False)
+        except RuntimeError:
+            continue
+    raise UserError(
+        f"No reader of nnU-Net takes any of the files ({files[0]}, ..): check that they are whole, and file_ending "
+        f"{dataset_json['file_ending']} and overwrite_image_reader_writer in dataset.json."
+    )
+
+
+def check_segmentation(
+    file: Path, labelling: Labelling, reader: type[BaseReaderWriter]
+) -> tuple[list[str], Segmentation | None]:
+    """What is wrong with a file, a sentence each; and what is in it, if it can be read."""
+    problems = []
+    try:
+        problems += _find_unsound_voxels(file)
+        segmentation = read_segmentation(file, reader)
+    except UserError as error:
+        return [*problems, str(error)], None
+    return [*problems, *_find_unknown_values(file, segmentation.labels, labelling)], segmentation
+
+
+def read_segmentation(file: Path, reader: type[BaseReaderWriter]) -> Segmentation:
+    """Read a file by one of nnU-Net's readers.
+
+    Raises:
+        UserError: it can't be read or is no segmentation.
+    """
+    try:
+        with redirect_stdout(io.StringIO()):  # warnings, that would break the bar
+            array, properties = reader().read_seg(str(file))
+    except Exception as error:  # every format's library has its own
+        raise UserError(_unreadable(file, error)) from error
+    spacing_mm = tuple(float(spacing) for spacing in properties["spacing"])
+    if len(array) != 1:
+        raise UserError(f"{file} has {len(array)} channels, and a segmentation has one. Save it with one.")
+    if not all(0 < spacing < math.inf for spacing in spacing_mm):
+        raise UserError(f"{file} has the spacing {spacing_mm}, which is not positive. Mend its header.")
+    return Segmentation(array[0], spacing_mm, _geometry(properties))
+
+
+def _find_unsound_voxels(file: Path) -> list[str]:
+    """NaN, which SimpleITK reads as 0 in NIfTI; it also takes such files for whole when they were cut off.
+
+    Raises:
+        UserError: the file was cut off.
+    """
+    if not file.name.endswith((".nii", ".nii.gz")):
+        return []
+    try:
+        num_bad = count_non_finite(file)
+    except BROKEN as error:
+        raise UserError(_unreadable(file, error)) from error
+    return [f"{file} has {num_bad} voxels that are NaN or infinite. Make it again."] if num_bad else []
+
+
+def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -> list[str]:
+    unknown = sorted(set(pandas.unique(labels.ravel()).tolist()) - set(labelling.values))
+    if not unknown:
+        return []
+    values, known = listing_of([f"{value:g}" for value in unknown]), ", ".join(map(str, labelling.values))
+    return [
+        f"{file} has the values {values}, which are no labels of dataset.json ({known}). Use the dataset.json that "
+        "belongs to it, or mend the file."
+    ]
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    reason = lines[-1].rstrip(".") if lines else type(error).__name__
+    return f"{file} can't be read: {reason}. Make it again."
+
+
+def _geometry(properties: Mapping[str, Any]) -> Geometry:
+    """Where a segmentation lies, as far as its reader knows; the size is left to the array."""
+    if "sitk_stuff" in properties:
+        stuff = properties["sitk_stuff"]
+        return Geometry((), stuff["spacing"], stuff["origin"], stuff["direction"])
+    if "nibabel_stuff" in properties:
+        stuff = properties["nibabel_stuff"]
+        affine = stuff.get("reoriented_affine", stuff["original_affine"])
+        spacing = voxel_sizes(affine)
+        return Geometry((), tuple(spacing), tuple(affine[:3, 3]), tuple((affine[:3, :3] / spacing).ravel()))
+    return Geometry((), tuple(properties["spacing"]), (), ())
