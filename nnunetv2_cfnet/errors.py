@@ -6,7 +6,7 @@ NUM_LISTED = 10
 
 
 class UserError(ValueError):
-    """Input that the user can mend: its message names the thing, the value and the way out."""
+    """Input that the user can mend: its message names the thing, the value and what to do."""
 
 
 def listing_of(items: Iterable[object]) -> str:

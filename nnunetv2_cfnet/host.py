@@ -1,60 +1,51 @@
-"""Which versions of nnU-Net and its parts this package runs with, and which of them are installed.
+"""What nnU-Net has here: its folders, its datasets, its trainers.
 
-The supported versions are read from this package's own requirements (pyproject.toml), so they are written once. Only
-package metadata is read: this works where nnunetv2 itself is missing or cannot be imported.
+nnunetv2 itself is imported only where it is asked, since it takes seconds.
 """
 
+import io
 import os
-from importlib.metadata import PackageNotFoundError, requires, version
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
 
 from nnunetv2_cfnet.errors import UserError
 
-OURSELVES = "nnunetv2_cfnet"
 
-
-def supported_versions(distribution: str) -> SpecifierSet:
-    """Return the versions of `distribution` that this package's requirements allow."""
-    try:
-        requirements = [Requirement(line) for line in requires(OURSELVES) or []]
-    except PackageNotFoundError:
-        raise UserError(
-            f"{OURSELVES} is not installed in this Python; mend it with: pip install . in its source folder"
-        ) from None
-    return next(
-        requirement.specifier
-        for requirement in requirements
-        if canonicalize_name(requirement.name) == canonicalize_name(distribution)
-    )
-
-
-def check_version(distribution: str) -> str:
-    """Return the installed version of `distribution`.
-
-    Raises UserError, with the pip command that mends it, if it is missing or outside the supported versions.
-    """
-    supported = supported_versions(distribution)
-    way_out = f'(supported: {supported or "any version"}); mend it with: pip install "{distribution}{supported}"'
-    try:
-        installed = version(distribution)
-    except PackageNotFoundError:
-        raise UserError(f"{distribution} is not installed {way_out}") from None
-    if not supported.contains(installed, prereleases=True):
-        raise UserError(f"{distribution} {installed} is not supported {way_out}")
-    return installed
+def nnunet_variable(variable: str) -> Path:
+    """The path in nnUNet_raw, nnUNet_preprocessed or nnUNet_results; a UserError if it is not set."""
+    value = os.environ.get(variable)
+    if not value:
+        raise UserError(f"{variable} is not set; mend it with: export {variable}=/path/to/a/folder")
+    return Path(value)
 
 
 def nnunet_folder(variable: str) -> Path:
-    """The folder that nnUNet_raw, nnUNet_preprocessed or nnUNet_results names.
+    """nnunet_variable, and a UserError if it is no folder; nnU-Net makes nnUNet_preprocessed itself."""
+    folder = nnunet_variable(variable)
+    if variable != "nnUNet_preprocessed" and not folder.is_dir():
+        raise UserError(f"{variable}={folder} is no folder; mend it with: export {variable}=/path/to/a/folder")
+    return folder
 
-    Raises UserError if it is not set, or no folder; nnU-Net makes nnUNet_preprocessed itself.
+
+def dataset_name(dataset_id: int) -> str:
+    """The dataset of that ID, as nnU-Net finds it; a UserError if there is none, or several."""
+    from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
+
+    try:
+        return str(convert_id_to_dataset_name(dataset_id))
+    except RuntimeError as error:
+        raise UserError(f"-d {dataset_id}: {error}") from None
+
+
+def find_trainer(name: str) -> type:
+    """The class that nnU-Net's own search finds, without what it prints of every step and import.
+
+    Raises:
+        RuntimeError: nnU-Net's, if there is none. A module on the search path can raise anything.
     """
-    folder = os.environ.get(variable)
-    if not folder or not (variable == "nnUNet_preprocessed" or os.path.isdir(folder)):
-        problem = f"={folder} is no folder" if folder else " is not set"
-        raise UserError(f"{variable}{problem}; mend it with: export {variable}=/path/to/a/folder")
-    return Path(folder)
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return recursive_find_trainer_class_by_name(name)

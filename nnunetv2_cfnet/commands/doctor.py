@@ -1,21 +1,25 @@
 """`nnunetv2_cfnet doctor`: whether training with CFNet would work here, a line for each thing that it takes."""
 
 import argparse
-import io
 import os
 import platform
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TextIO
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.host import check_version
+from nnunetv2_cfnet.host import find_trainer, nnunet_variable
 
 DESCRIPTION = "Check that training with CFNet would work here: a line for each thing it takes; exits 1 if not."
+OURSELVES = "nnunetv2_cfnet"
 TRAINER = "nnUNetTrainerCFNet"
 SEARCH_VARIABLE = "nnUNet_extTrainer"
 HOOK_FOLDER = Path(__file__).parents[1] / "training" / "hook"
@@ -30,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def run_doctor(stream: TextIO | None = None) -> int:
-    """Print one line for each check, with the way out where one failed; return the exit code, 1 if any did."""
+    """Print one line for each check, with what to do where one failed; return the exit code, 1 if any did."""
     stream = stream or sys.stdout
     num_failed = 0
     for name, check in _checks().items():
@@ -48,7 +52,7 @@ def run_doctor(stream: TextIO | None = None) -> int:
 
 
 def _checks() -> dict[str, Callable[[], str]]:
-    """Each check by its name: it returns what it found, or raises, a UserError where it knows the way out."""
+    """Each check by its name: it returns what it found, or raises: a UserError where it knows what to do."""
     return {
         "python": _interpreter,
         "nnunetv2": lambda: _library("nnunetv2"),
@@ -64,6 +68,34 @@ def _checks() -> dict[str, Callable[[], str]]:
 
 def _interpreter() -> str:
     return f"{platform.python_version()} at {sys.executable}"
+
+
+def supported_versions(distribution: str) -> SpecifierSet:
+    """The versions that this package's own requirements (pyproject.toml) allow, so that they are written once."""
+    try:
+        requirements = [Requirement(line) for line in requires(OURSELVES) or []]
+    except PackageNotFoundError:
+        raise UserError(
+            f"{OURSELVES} is not installed in this Python; mend it with: pip install . in its source folder"
+        ) from None
+    return next(
+        requirement.specifier
+        for requirement in requirements
+        if canonicalize_name(requirement.name) == canonicalize_name(distribution)
+    )
+
+
+def check_version(distribution: str) -> str:
+    """The installed version; a UserError, with the pip command that mends it, if it is missing or not supported."""
+    supported = supported_versions(distribution)
+    remedy = f'(supported: {supported or "any version"}); mend it with: pip install "{distribution}{supported}"'
+    try:
+        installed = version(distribution)
+    except PackageNotFoundError:
+        raise UserError(f"{distribution} is not installed {remedy}") from None
+    if not supported.contains(installed, prereleases=True):
+        raise UserError(f"{distribution} {installed} is not supported {remedy}")
+    return installed
 
 
 def _library(distribution: str) -> str:
@@ -91,14 +123,13 @@ def _device() -> str:
 
 
 def _trainer() -> str:
-    """Ask nnU-Net's own search, without what it prints, and compare with the class of this package."""
+    """Ask nnU-Net's own search, and compare with the class of this package."""
     try:
-        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+        import_module("nnunetv2.utilities.find_objects")
     except Exception as error:
         raise UserError(f"no search without nnunetv2 ({type(error).__name__}: {error}); mend nnunetv2 first") from error
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            found = recursive_find_trainer_class_by_name(TRAINER)
+        found = find_trainer(TRAINER)
     except RuntimeError as error:  # nnU-Net's own "Could not find"
         raise UserError(
             f"nnU-Net does not find {TRAINER}: nnunetv2_cfnet.pth did not run when Python started; install "
@@ -120,10 +151,8 @@ def _trainer() -> str:
 
 
 def _folder(variable: str) -> str:
-    value = os.environ.get(variable)
-    if not value:
-        raise UserError(f"is not set; mend it with: export {variable}=/path/to/a/folder")
-    folder = Path(value).absolute()
+    value = nnunet_variable(variable)
+    folder = value.absolute()
     if variable == "nnUNet_raw" and not folder.exists():
         raise UserError(f"{value} does not exist; mend it with: mkdir -p {value}, and put your datasets there")
     # nnU-Net makes the other two itself, so what has to be there is a folder to make them in.
@@ -136,7 +165,7 @@ def _folder(variable: str) -> str:
             f"{value} cannot be written to ({existing}: {error.strerror}); "
             f"change its permissions, or mend it with: export {variable}=/path/to/a/writable/folder"
         ) from error
-    return value if existing == folder else f"{value} (will be made by nnU-Net)"
+    return str(value) if existing == folder else f"{value} (will be made by nnU-Net)"
 
 
 def _encodable(line: str, stream: TextIO) -> str:

@@ -4,7 +4,8 @@ import argparse
 
 DESCRIPTION = (
     "Plan CFNet for datasets; a missing fingerprint is extracted first. Flags with one dash are "
-    "nnUNetv2_plan_experiment's. Then preprocess with: nnUNetv2_preprocess -d ID -plans_name PLANS -c CONFIGURATION"
+    "nnUNetv2_plan_experiment's. Ends with what is to be preprocessed: data that nnUNetPlans has already are used. "
+    "nnU-Net's own output is in PLANS.log, beside the plans."
 )
 
 
@@ -51,11 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from nnunetv2_cfnet.planning.run_planners import Request, plan
+    from nnunetv2_cfnet.planning.run_planners import plan
 
-    request = Request(
-        dataset_ids=options.d,
-        planner=options.pl,
+    plan(
+        options.d,
+        options.pl,
         gpu_memory_target=options.gpu_memory_target,
         preprocessor_name=options.preprocessor_name,
         overwrite_target_spacing=options.overwrite_target_spacing,
@@ -63,5 +64,4 @@ def run(options: argparse.Namespace) -> int:
         groups=options.groups,
         without=options.without,
     )
-    plan(request, show=False)
     return 0

@@ -17,6 +17,7 @@ import numpy as np
 
 from nnunetv2_cfnet.demo.phantom import CHANNEL_NAMES, FILE_ENDING, REGIONS, write_dataset
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.whole import check_place, whole_file
 from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
 
 DATASET = "Dataset001_Phantom"
@@ -154,15 +155,11 @@ def run_demo(out: Path, device: str) -> None:
 def claim_folder(out: Path) -> None:
     """Make `out` the demo's folder; refuse one that holds anything else."""
     owner_file = out / OWNER_FILE
-    try:
-        if out.exists() and not owner_file.exists() and any(out.iterdir()):
-            raise UserError(f"{out} holds files that are not the demo's; choose a new or empty folder with --out")
-        (out / "logs").mkdir(parents=True, exist_ok=True)
-        owner_file.write_text(
-            "Made by `nnunetv2_cfnet demo`, which continues here. Delete the folder to start afresh.\n"
-        )
-    except OSError as error:
-        raise UserError(f"cannot write the demo's folder {out} ({error}); choose another one with --out") from error
+    if out.is_dir() and not owner_file.exists() and any(out.iterdir()):
+        raise UserError(f"{out} holds files that are not the demo's; choose a new or empty folder with -o")
+    check_place(out, [OWNER_FILE])
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    owner_file.write_text("Made by `nnunetv2_cfnet demo`, which continues here. Delete the folder to start afresh.\n")
 
 
 def plan_steps(work: Workplace, device: str) -> list[Step]:
@@ -208,7 +205,7 @@ def plan_steps(work: Workplace, device: str) -> list[Step]:
     report = ["--folds", *folds, "-np", "1", "-o", str(work.comparison)]  # a case takes less than starting a process
     compare = Step(
         name="compare",
-        command=["nnunetv2_cfnet", "compare", *data, "-m", *models, *report],
+        command=["nnunetv2_cfnet", "compare", *data, "--models", *models, *report],
         product=work.report,
     )
     return [preprocess, *trainings, predict, evaluate, compare]
@@ -268,6 +265,5 @@ def draw_picture(work: Workplace) -> None:
     figure.suptitle("CFNet on held-out phantom cases (reference and prediction over T1ce)")
     legend = [Patch(color=colour, label=name) for name, colour in LABEL_STYLES.values()]
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), frameon=False)
-    unfinished = work.picture.with_name(f".{work.picture.name}")
-    figure.savefig(unfinished, dpi=100, format="png")
-    unfinished.replace(work.picture)
+    with whole_file(work.picture) as unfinished:
+        figure.savefig(unfinished, dpi=100, format="png")

@@ -8,30 +8,23 @@ OUT/replicate_1, .., each in the place of nnUNet_results; they differ by chance,
 there already is not done again, so an interrupted benchmark goes on.
 """
 
-import io
 import os
 import re
 import shlex
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
-
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.json_files import read_json_object
 from nnunetv2_cfnet.files.processes import check_num_processes
-from nnunetv2_cfnet.host import nnunet_folder
+from nnunetv2_cfnet.host import dataset_name, find_trainer, nnunet_folder
 from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
-from nnunetv2_cfnet.report.collect import compare_models, dataset_name
+from nnunetv2_cfnet.planning.planners import DEFAULT_PLANS, is_preprocessed
+from nnunetv2_cfnet.report.collect import compare_models
 from nnunetv2_cfnet.report.write import check_report_place
-from nnunetv2_cfnet.training.trainers import EPOCH_VARIANTS
+from nnunetv2_cfnet.training.trainers import EPOCH_VARIANTS, nnUNetTrainerCFNetPublished
 
-DEFAULT_PLANS = "nnUNetPlans"
 DEFAULT_MODELS = (
     "nnUNetTrainerCFNet__nnUNetPlans",
     "nnUNetTrainer__nnUNetPlans",
@@ -39,13 +32,14 @@ DEFAULT_MODELS = (
 )
 NUM_EPOCHS = 1000  # of nnUNetTrainer and nnUNetTrainerCFNet
 CASCADE = "3d_cascade_fullres"  # trains on what another configuration predicts
-PLANNED = ("2d", "3d_fullres", "3d_lowres")  # what planners plan, but for the cascade
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what planners plan, but for the cascade
 COMMANDS = ("nnUNetv2_extract_fingerprint", "nnUNetv2_plan_experiment", "nnUNetv2_preprocess", "nnUNetv2_train")
 # plans -> the command that makes them
-PLANNERS = {DEFAULT_PLANS: ["nnUNetv2_plan_experiment"]}
+PLANNING_COMMANDS = {DEFAULT_PLANS: ["nnUNetv2_plan_experiment"]}
 for _size in ("M", "L", "XL"):
-    PLANNERS[f"nnUNetResEncUNet{_size}Plans"] = ["nnUNetv2_plan_experiment", "-pl", f"nnUNetPlannerResEnc{_size}"]
-    PLANNERS[f"nnUNetCFNetPlans{_size}"] = ["nnunetv2_cfnet", "plan", "-pl", f"nnUNetPlannerCFNet{_size}"]
+    _of_nnunet = ["nnUNetv2_plan_experiment", "-pl", f"nnUNetPlannerResEnc{_size}"]
+    PLANNING_COMMANDS[f"nnUNetResEncUNet{_size}Plans"] = _of_nnunet
+    PLANNING_COMMANDS[f"nnUNetCFNetPlans{_size}"] = ["nnunetv2_cfnet", "plan", "-pl", f"nnUNetPlannerCFNet{_size}"]
 
 
 def benchmark(
@@ -68,7 +62,7 @@ def benchmark(
         configuration: of its plans.
         trainers: TRAINER__PLANS of each model, or TRAINER alone for nnUNetPlans; the first is compared with the others.
         folds: of each model.
-        num_epochs: one of EPOCH_VARIANTS; None: what the trainers have, 1000 where they are nnU-Net's and CFNet's.
+        num_epochs: what the trainers have, or have a variant for; None: what all of them have.
         replicates: how often each is trained.
         out: folder of the trained models, the logs and the report.
         device: auto, cpu or cuda.
@@ -79,9 +73,9 @@ def benchmark(
         UserError: bad input, before anything is run; or a command that failed.
     """
     if not dry_run or device == "auto":  # a dry run may be for another machine
-        device = choose_device(device, "-device")
+        device = choose_device(device)
     models = _models(trainers, num_epochs)
-    _check(configuration, models, folds, replicates, num_epochs)
+    _check(configuration, models, folds, replicates)
     dataset = dataset_name(dataset_id)
     raw, preprocessed = nnunet_folder("nnUNet_raw") / dataset, nnunet_folder("nnUNet_preprocessed") / dataset
     if not (raw / "dataset.json").is_file():
@@ -126,23 +120,60 @@ def benchmark(
 
 
 def _models(trainers: Sequence[str], num_epochs: int | None) -> list[str]:
-    """TRAINER__PLANS of each, with the trainer's variant for that number of epochs."""
-    if num_epochs is not None and num_epochs not in (*EPOCH_VARIANTS, NUM_EPOCHS):
-        known = ", ".join(map(str, sorted((*EPOCH_VARIANTS, NUM_EPOCHS))))
-        raise UserError(f"--epochs {num_epochs}: nnU-Net has variants for {known} epochs.")
-    suffix = "" if num_epochs in (None, NUM_EPOCHS) else f"_{num_epochs}epoch{'s' if num_epochs > 1 else ''}"
-    models = []
+    """TRAINER__PLANS of each, where TRAINER is the one given or its variant, so that all have the same epochs."""
+    given = []
     for name in trainers:
         trainer, _, plans = name.partition("__")
         if not trainer or "__" in plans:
             raise UserError(f"--trainers {name}: give TRAINER or TRAINER__PLANS, as in {DEFAULT_MODELS[-1]}.")
-        models.append(f"{trainer}{suffix}__{plans or DEFAULT_PLANS}")
-    return models
+        given.append((trainer, plans or DEFAULT_PLANS))
+    matched = _matched(list(dict.fromkeys(trainer for trainer, _ in given)), num_epochs)
+    return [f"{matched[trainer]}__{plans}" for trainer, plans in given]
 
 
-def _check(
-    configuration: str, models: Sequence[str], folds: Sequence[int], replicates: int, num_epochs: int | None
-) -> None:
+def _matched(trainers: Sequence[str], num_epochs: int | None) -> dict[str, str]:
+    """Each trainer's variant of that many epochs; None: of as many as they have themselves, if that is one number."""
+    own: dict[str, int] = {}
+    for name in trainers:
+        if (epochs := _num_epochs(name)) is None:
+            raise UserError(f"nnU-Net finds no trainer {name}.")
+        own[name] = epochs
+    numbers = set(own.values()) if num_epochs is None else {num_epochs}
+    if len(numbers) == 1:
+        (number,) = numbers
+        variants = {name: variant for name in own if (variant := _with_epochs(number, name, own[name]))}
+        if len(variants) == len(own):
+            return variants
+        lacking = ", ".join(name for name in own if name not in variants)
+        problem = f"--epochs {number}: {lacking} can't be trained for so many."
+    else:
+        listed = ", ".join(f"{name} {epochs}" for name, epochs in own.items())
+        problem = f"Trained for different numbers of epochs ({listed}), models can't be compared."
+    numbers = {*EPOCH_VARIANTS, *own.values()}
+    of_all = [str(n) for n in sorted(numbers) if all(_with_epochs(n, name, own[name]) for name in own)]
+    remedy = f"With these trainers, --epochs can be {', '.join(of_all)}." if of_all else "Take others."
+    raise UserError(f"{problem} {remedy}")
+
+
+def _with_epochs(num_epochs: int, trainer: str, own: int) -> str | None:
+    """The trainer itself where that is its own number of epochs, or its variant by nnU-Net's name, if there is one."""
+    if num_epochs == own:
+        return trainer
+    variant = f"{trainer}_{num_epochs}epoch{'s' if num_epochs > 1 else ''}"
+    return variant if _num_epochs(variant) == num_epochs else None
+
+
+def _num_epochs(trainer: str) -> int | None:
+    """As its class or its name says, or else nnU-Net's own, also for a user's trainer; None: there is no such one."""
+    try:
+        own = getattr(find_trainer(trainer), "epochs", None)
+    except RuntimeError:
+        return None
+    of_name = re.search(r"_(\d+)epochs?(_|$)", trainer)
+    return own or (int(of_name[1]) if of_name else NUM_EPOCHS)
+
+
+def _check(configuration: str, models: Sequence[str], folds: Sequence[int], replicates: int) -> None:
     if configuration == CASCADE:
         raise UserError(
             f"-c {CASCADE} is trained on predictions of 3d_lowres: train it with nnU-Net's commands, then compare."
@@ -153,30 +184,11 @@ def _check(
         raise UserError(f"--replicates {replicates}: give at least 1.")
     if len(set(folds)) < len(folds) or min(folds) < 0:
         raise UserError(f"--folds {' '.join(map(str, folds))}: give each once, from 0 on.")
-    budgets = {}
-    for trainer in dict.fromkeys(model.partition("__")[0] for model in models):
-        budgets[trainer] = _num_epochs(_find_trainer(trainer, num_epochs))
-    if len({*budgets.values(), num_epochs or next(iter(budgets.values()))}) > 1:
-        listed = ", ".join(f"{trainer} {epochs}" for trainer, epochs in budgets.items())
-        raise UserError(f"Trained for different numbers of epochs ({listed}), models can't be compared: give --epochs.")
+    for trainer in (model.partition("__")[0] for model in models):
+        if configuration.startswith("3d") and issubclass(find_trainer(trainer), nnUNetTrainerCFNetPublished):
+            raise UserError(f"-c {configuration}: {trainer} is of the published CFNet, which is 2D: give -c 2d.")
     for command in COMMANDS:
         find_command(command)
-
-
-def _find_trainer(name: str, num_epochs: int | None) -> type[nnUNetTrainer]:
-    try:
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # the search tells of every step and import
-            warnings.simplefilter("ignore")
-            return recursive_find_trainer_class_by_name(name)
-    except RuntimeError:
-        hint = f": with --epochs {num_epochs}, take --trainers that have this variant" if num_epochs else ""
-        raise UserError(f"nnU-Net finds no trainer {name}{hint}.") from None
-
-
-def _num_epochs(trainer: type[nnUNetTrainer]) -> int:
-    """As its class or its name tells; a trainer of the user's that tells nothing counts as nnU-Net's own."""
-    of_name = re.search(r"_(\d+)epochs?\b", trainer.__name__)
-    return getattr(trainer, "epochs", None) or (int(of_name[1]) if of_name else NUM_EPOCHS)
 
 
 def _prepare(
@@ -192,25 +204,25 @@ def _prepare(
     names = list(dict.fromkeys(model.partition("__")[2] for model in models))
     plans_files = {name: preprocessed / f"{name}.json" for name in names}
     for name, file in plans_files.items():
-        if name not in PLANNERS and not file.is_file():
-            raise UserError(f"{file} is not there: plan it first, or take one of {', '.join(PLANNERS)}.")
+        if name not in PLANNING_COMMANDS and not file.is_file():
+            raise UserError(f"{file} is not there: plan it first, or take one of {', '.join(PLANNING_COMMANDS)}.")
         if file.is_file():
             _data_identifier(file, configuration)
-        elif configuration not in PLANNED:
-            raise UserError(f"-c {configuration}: {name} can have {', '.join(PLANNED)}.")
+        elif configuration not in CONFIGURATIONS:
+            raise UserError(f"-c {configuration}: {name} can have {', '.join(CONFIGURATIONS)}.")
     fingerprint = preprocessed / "dataset_fingerprint.json"
     if not fingerprint.is_file():
         command = ["nnUNetv2_extract_fingerprint", *dataset, "--verify_dataset_integrity"]
         run(Step(name="fingerprint", command=command, product=fingerprint))
     for name, file in plans_files.items():
         if not file.is_file():
-            run(Step(name=f"plan_{name}", command=[*PLANNERS[name], *dataset], product=file))
+            run(Step(name=f"plan_{name}", command=[*PLANNING_COMMANDS[name], *dataset], product=file))
     made = set()
     for name, file in plans_files.items():
-        # in a dry run plans can be missing; those of PLANNERS share data where they can
+        # in a dry run plans can be missing; those of PLANNING_COMMANDS share data where they can
         identifier = _data_identifier(file, configuration) if file.is_file() else f"{DEFAULT_PLANS}_{configuration}"
         folder = preprocessed / identifier
-        if identifier not in made and not _is_complete(folder, raw):
+        if identifier not in made and not is_preprocessed(folder, raw):
             command = ["nnUNetv2_preprocess", *dataset, "-plans_name", name, "-c", configuration]
             run(Step(name=f"preprocess_{name}", command=command, product=folder))
         made.add(identifier)
@@ -222,11 +234,6 @@ def _data_identifier(plans_file: Path, configuration: str) -> str:
         return plans["configurations"][configuration]["data_identifier"]
     except (KeyError, TypeError):
         raise UserError(f"{plans_file} has no configuration {configuration}: choose another one with -c.") from None
-
-
-def _is_complete(folder: Path, raw: Path) -> bool:
-    """Whether every case was preprocessed, whose properties nnU-Net writes last."""
-    return all((folder / f"{case}.pkl").is_file() for case in get_filenames_of_train_images_and_targets(str(raw)))
 
 
 def _training(

@@ -38,16 +38,14 @@ class Step:
     num_epochs: int | None = None
 
 
-def choose_device(device: str, flag: str = "--device") -> str:
-    """Turn auto into cuda or cpu, and refuse what this machine does not have."""
+def choose_device(device: str) -> str:
+    """Turn auto into cuda or cpu, and refuse a cuda that this machine does not have."""
     import torch
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device must be auto, cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            f"device cuda was asked for, but torch finds no CUDA device here; choose {flag} cpu (or auto), or install "
-            "a driver and a torch build with CUDA"
+            "-device cuda: torch finds no CUDA device here; choose -device cpu (or auto), or install a driver and a "
+            "torch build with CUDA"
         )
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -59,15 +57,15 @@ def find_command(name: str) -> str:
     scripts = sysconfig.get_path("scripts")
     path = shutil.which(name, path=scripts) or shutil.which(name)
     if path is None:
-        raise UserError(
-            f"nnU-Net's command {name} is neither in {scripts} nor on PATH; install nnunetv2 into this environment "
-            f"with: pip install nnunetv2"
-        )
+        install = "pip install . in the source folder of nnunetv2_cfnet"
+        if name != "nnunetv2_cfnet":
+            install = "pip install nnunetv2"
+        raise UserError(f"{name} is neither in {scripts} nor on PATH; install it into this environment with: {install}")
     return path
 
 
 def has_checkpoint(fold_folder: Path) -> bool:
-    """Tell whether a training can continue."""
+    """Whether a training can continue."""
     return any(zipfile.is_zipfile(path) for path in fold_folder.glob("checkpoint_*.pth"))
 
 

@@ -1,7 +1,6 @@
 """nnU-Net's ResEnc planner with CFNet in the U-Net's place: patch, batch and topology follow from CFNet's own size."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -13,12 +12,17 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.json_files import read_json_object
+from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of, named_groups, resolve_modality_groups
 from nnunetv2_cfnet.planning.plans import cfnet_architecture, network_on_meta
 
 DEFAULT_PLANS = "nnUNetPlans"  # of nnU-Net's default planner
+FINGERPRINT = "dataset_fingerprint"
+NOT_PLANS = ("dataset", FINGERPRINT, "splits_final")  # JSON files beside the plans
 DEFAULT_PREPROCESSOR = "DefaultPreprocessor"
 # what the preprocessed data depend on, beside transpose and intensities, which all configurations of a plan share
 PREPROCESSING = (
@@ -105,7 +109,7 @@ class CFNetPlanner(ResEncUNetPlanner):
             arguments["modality_groups"] = named_groups(modality_groups, names, f"modality_groups={modality_groups!r}")
         self.cfnet_arguments = arguments
         default_plans = Path(nnUNet_preprocessed, self.dataset_name, f"{DEFAULT_PLANS}.json")
-        self.default_plans = json.loads(default_plans.read_text()) if default_plans.is_file() else None
+        self.default_plans = read_plans(default_plans) if default_plans.is_file() else None
 
     def static_estimate_VRAM_usage(  # noqa: N802 - nnU-Net's name
         self,
@@ -151,10 +155,9 @@ class CFNetPlanner(ResEncUNetPlanner):
         recursive_fix_for_json_export(plans)
         file = Path(nnUNet_preprocessed, self.dataset_name, f"{self.plans_identifier}.json")
         if file.is_file():
-            plans["configurations"] = json.loads(file.read_text())["configurations"] | plans["configurations"]
-        unfinished = file.with_name(f"{file.name}.tmp")
-        unfinished.write_text(json.dumps(plans, indent=4))
-        os.replace(unfinished, file)
+            plans["configurations"] = read_plans(file)["configurations"] | plans["configurations"]
+        with whole_file(file) as unfinished:
+            unfinished.write_text(json.dumps(plans, indent=4))
         print(f"Plans were saved to {file}")
 
     def _cfnet(self, architecture: Mapping, patch_size: Sequence[int]) -> dict:
@@ -222,6 +225,21 @@ def switched_off(without: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--without {part}: unknown; CFNet can be planned without {', '.join(SWITCHED_OFF)}.")
         arguments |= SWITCHED_OFF[part]
     return arguments
+
+
+def read_plans(file: Path) -> dict[str, Any]:
+    """A plans file; a UserError if it is missing or can't be one."""
+    remedy = "Restore it, or delete it to plan anew."
+    plans = read_json_object(file, remedy)
+    if not isinstance(plans.get("configurations"), dict):
+        raise UserError(f"{file} has no configurations. {remedy}")
+    return plans
+
+
+def is_preprocessed(data: Path, raw: Path) -> bool:
+    """Whether the folder that a data_identifier names has every case of the raw dataset, to its end."""
+    # nnU-Net writes a case's properties last
+    return all((data / f"{case}.pkl").is_file() for case in get_filenames_of_train_images_and_targets(str(raw)))
 
 
 def _as_json(data: Mapping) -> str:

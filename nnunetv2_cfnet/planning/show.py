@@ -1,15 +1,25 @@
-"""What `nnunetv2_cfnet plan --show` prints: CFNet beside the plan's U-Net, for each configuration of a plan."""
+"""What `nnunetv2_cfnet show` prints: CFNet beside the plan's U-Net, for each configuration of a plan."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.json_files import read_json_object
+from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups
-from nnunetv2_cfnet.planning.planners import PLANNERS, SWITCHED_OFF, Reference, nnUNetPlannerCFNetM
+from nnunetv2_cfnet.planning.planners import (
+    NOT_PLANS,
+    PLANNERS,
+    SWITCHED_OFF,
+    Reference,
+    nnUNetPlannerCFNetM,
+    read_plans,
+)
 from nnunetv2_cfnet.planning.plans import MALFORMED, cfnet_plans, network_on_meta
 
 # of nnU-Net's default planner (default_experiment_planner.py); CFNet's planners plan no plain encoders
@@ -17,6 +27,26 @@ PLAIN_REFERENCE = Reference(gb=8, values_3d=560e6, values_2d=85e6)
 LEGEND = """\
 FLOPs: of a forward pass of one sample. Estimated memory: of a training step, from the count of
 feature maps, on the scale of nnU-Net's GPU memory targets; not measured."""
+
+
+def show(dataset_ids: Sequence[int], plans_name: str) -> None:
+    """Print plans that exist, of CFNet or of nnU-Net; nothing is written.
+
+    Raises:
+        UserError: there are none of that name, or files that can't be read.
+    """
+    for number in dataset_ids:
+        folder = nnunet_folder("nnUNet_preprocessed") / dataset_name(number)
+        file = folder / f"{plans_name}.json"
+        if not file.is_file():
+            names = sorted(path.stem for path in folder.glob("*.json") if path.stem not in NOT_PLANS)
+            there = f"For -p there are {', '.join(names)}." if names else "No plans are there."
+            raise UserError(
+                f"{file} does not exist. {there} CFNet's are made by: nnunetv2_cfnet plan -d {number}; nnU-Net's by: "
+                f"nnUNetv2_plan_experiment -d {number}"
+            )
+        dataset_json = read_json_object(folder / "dataset.json", "Planning copies it from nnUNet_raw.")
+        print(f"{describe_plans(read_plans(file), dataset_json)}\n")
 
 
 def describe_plans(plans: Mapping, dataset_json: Mapping) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas
 import torch
-from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError, listing_of
@@ -27,7 +26,7 @@ from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
 from nnunetv2_cfnet.evaluation.summary import versions
 from nnunetv2_cfnet.files.processes import check_num_processes
-from nnunetv2_cfnet.host import nnunet_folder
+from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.model_cost import Logs, measure_cost, read_logs
@@ -157,18 +156,6 @@ def compare_predictions(
         notes=[],
         out=out,
     )
-
-
-def dataset_name(dataset_id: int) -> str:
-    """The dataset of that ID, as nnU-Net finds it.
-
-    Raises:
-        UserError: there is none, or several.
-    """
-    try:
-        return convert_id_to_dataset_name(dataset_id)
-    except RuntimeError as error:
-        raise UserError(f"-d {dataset_id}: {error}") from None
 
 
 def _check(names: Sequence[str], usage: str, out: Path, num_processes: int) -> None:

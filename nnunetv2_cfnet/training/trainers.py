@@ -19,6 +19,7 @@ from nnunetv2_cfnet.planning.plans import CFNetPlans, cfnet_plans, keep_trained_
 # nnU-Net's own list (nnunetv2/training/nnUNetTrainer/variants/training_length/nnUNetTrainer_Xepochs.py)
 EPOCH_VARIANTS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)
 DEMO_EPOCHS = 8
+PUBLISHED_EPOCHS = 200
 
 
 class nnUNetTrainerCFNet(nnUNetTrainer):
@@ -99,6 +100,8 @@ class nnUNetTrainerCFNetPublished(nnUNetTrainerCFNet):
     - Data path, patch, batch size, augmentation and foreground oversampling are nnU-Net's; published: whole 240 x 240
       slices with tumour, batches of 12, right-angled rotations, flips and rotations by up to 20 degrees.
     - An epoch is nnU-Net's 250 iterations; published: once over the training slices.
+    - The variants of N epochs (nnUNetTrainerCFNetPublished_250epochs, ..) have the factor 0.96^(200 / N): the learning
+      rate falls as far as in 200 epochs. The schedules of nnU-Net's variants span their epochs too.
     - nnU-Net's mixed precision, and its clipping of gradients at a norm of 12.
     - The release's script steps its scheduler twice an epoch, which makes the factor 0.9216; here it is 0.96.
     - The focal term is the focal loss (losses.py says what the script computes).
@@ -108,7 +111,7 @@ class nnUNetTrainerCFNetPublished(nnUNetTrainerCFNet):
       test slices.
     """
 
-    epochs = 200
+    epochs: int = PUBLISHED_EPOCHS
     translate = staticmethod(published_plans)
 
     def __init__(
@@ -135,7 +138,7 @@ class nnUNetTrainerCFNetPublished(nnUNetTrainerCFNet):
         optimizer = torch.optim.SGD(
             self.network.parameters(), self.initial_lr, momentum=0.9, weight_decay=self.weight_decay
         )
-        return optimizer, ExponentialLRByEpoch(optimizer, gamma=0.96)
+        return optimizer, ExponentialLRByEpoch(optimizer, gamma=0.96 ** (PUBLISHED_EPOCHS / self.epochs))
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Nothing: the network has one output, and no decoder attribute to switch."""
@@ -172,7 +175,8 @@ class ExponentialLRByEpoch(torch.optim.lr_scheduler.ExponentialLR):
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # what get_last_lr returns
 
 
-for _epochs in EPOCH_VARIANTS:
-    _name = f"nnUNetTrainerCFNet_{_epochs}epoch{'s' if _epochs > 1 else ''}"
-    _members = {"epochs": _epochs, "__module__": __name__, "__doc__": f"nnUNetTrainerCFNet for {_epochs} epoch(s)."}
-    globals()[_name] = type(_name, (nnUNetTrainerCFNet,), _members)
+for _trainer in (nnUNetTrainerCFNet, nnUNetTrainerCFNetPublished, nnUNetTrainerCFNetPublishedImageNet):
+    for _epochs in EPOCH_VARIANTS:
+        _name = f"{_trainer.__name__}_{_epochs}epoch{'s' if _epochs > 1 else ''}"
+        _doc = f"{_trainer.__name__} for {_epochs} epoch(s)."
+        globals()[_name] = type(_name, (_trainer,), {"epochs": _epochs, "__module__": __name__, "__doc__": _doc})

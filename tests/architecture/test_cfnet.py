@@ -151,6 +151,7 @@ def test_fp16_is_finite_for_an_input_scaled_by_100(plan_arguments, residual):
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("recompute", [False, True])
 def test_traces_as_one_graph(plan_arguments, recompute):
     network = CFNet(4, num_classes=3, deep_supervision=True, recompute=recompute, **plan_arguments(2, 3))
@@ -240,6 +241,7 @@ def test_feature_map_size_tracks_what_is_stored(plan_arguments, switches, dim, n
     assert stored / (8 * ours.compute_conv_feature_map_size(size)) == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.host
 def test_compiled_backward_repeats_no_conv_of_a_block(plan_arguments):
     repeated = []
 

@@ -130,6 +130,7 @@ def test_memory_is_what_the_docs_say():
     assert f"A slice stores {times} what nnU-Net plans for" in (docs.parent / "README.md").read_text()
 
 
+@pytest.mark.host
 def test_training_traces_as_one_graph_and_every_parameter_gets_a_gradient():
     network = PublishedCFNet(4, num_classes=4)
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")

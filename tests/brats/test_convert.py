@@ -335,6 +335,7 @@ def test_refusals_say_what_to_do(raw, write_release, tmp_path, monkeypatch):
     assert [path.name for path in raw.iterdir()] == ["Dataset007_Other"]
 
 
+@pytest.mark.host
 def test_a_full_disk_is_one_message_and_no_file_is_torn(raw, write_release):
     """No file may grow beyond 2 KiB, which SimpleITK does not notice; two need the same header as the others."""
     release = write_release(num_cases=2, defects=(Kind.HEADER, Kind.HEADER))
@@ -424,6 +425,7 @@ def worker_of(process: subprocess.Popen) -> int:
     return worker
 
 
+@pytest.mark.host
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for worker processes in /proc")
 def test_a_killed_conversion_goes_on_where_it_was_and_leaves_no_worker(raw, write_release, tmp_path, capsys):
     release = write_release("2020", num_cases=3)
@@ -454,6 +456,7 @@ def test_a_killed_conversion_goes_on_where_it_was_and_leaves_no_worker(raw, writ
     assert sorted(path.name for path in raw.iterdir()) == [dataset.name, f"{dataset.name}_findings.csv"]
 
 
+@pytest.mark.host
 def test_ctrl_c_keeps_what_is_done_and_shows_no_traceback(raw, write_release, tmp_path):
     release = write_release(num_cases=2)
     unfinished = raw / ".Dataset007_BraTS2021.unfinished"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_cfnet import host
 from nnunetv2_cfnet.commands import doctor
+from nnunetv2_cfnet.errors import UserError
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 LIBRARIES = ("nnunetv2", "dynamic-network-architectures", "torch")
@@ -46,7 +46,7 @@ def pretend_version(monkeypatch: pytest.MonkeyPatch, distribution: str, answer: 
             raise answer
         return answer
 
-    monkeypatch.setattr(host, "version", version)
+    monkeypatch.setattr(doctor, "version", version)
 
 
 def test_a_working_environment_gets_a_tick_for_each_thing(ask: Doctor) -> None:
@@ -82,7 +82,7 @@ def test_a_raw_folder_that_is_not_there_is_a_cross(
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_unset_folder_is_a_cross_with_the_way_out(ask: Doctor, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unset_folder_is_a_cross_with_what_to_do(ask: Doctor, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(name)
     code, lines = ask()
     assert code == 1
@@ -108,6 +108,18 @@ def test_unsupported_nnunetv2_is_a_cross(ask: Doctor, version: str, monkeypatch:
     assert crosses(lines) == ["nnunetv2"]
     assert f"nnunetv2 {version} is not supported (supported: <2.9,>=2.8)" in lines["nnunetv2"]
     assert 'pip install "nnunetv2<2.9,>=2.8"' in lines["nnunetv2"]
+
+
+@pytest.mark.parametrize("version", ["2.8.0", "2.8.1", "2.8.2.dev1", "2.8.10"])
+def test_supported_nnunetv2_passes(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_version(monkeypatch, "nnunetv2", version)
+    assert doctor.check_version("nnunetv2") == version
+
+
+def test_missing_package_metadata_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "OURSELVES", "a_package_that_is_not_installed")
+    with pytest.raises(UserError, match="a_package_that_is_not_installed is not installed in this Python"):
+        doctor.check_version("nnunetv2")
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -183,4 +195,4 @@ def test_a_terminal_without_ticks_gets_words(monkeypatch: pytest.MonkeyPatch, tm
     text = terminal.read()
     assert "[ok] nnUNet_raw: " in text
     assert "B\\xe4r" in text
-    assert "[FAILED] nnUNet_results: is not set" in text
+    assert "[FAILED] nnUNet_results: nnUNet_results is not set" in text

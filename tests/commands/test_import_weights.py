@@ -1,16 +1,14 @@
-"""`nnunetv2_cfnet import_weights`, and prediction from the folder that it writes with nnU-Net's own command."""
+"""`nnunetv2_cfnet import_weights`, and prediction from the folder that it writes, by nnU-Net's own predictor."""
 
 import json
 import resource
-import shutil
-import subprocess
-import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.architecture.published import PublishedCFNet
@@ -65,7 +63,7 @@ def brain(generator: np.random.Generator) -> np.ndarray:
     return np.where(inside, noise, 0).astype(np.float32)
 
 
-def test_nnunet_predicts_what_the_network_says(model, checkpoint, new_workspace, tmp_path):
+def test_nnunet_predicts_what_the_network_says(model, checkpoint, tmp_path):
     """By hand: z-scores over the brain, its bounding box in the middle of a 240 x 240 slice, one slice at a time."""
     volume = brain(np.random.default_rng(0))
     images = tmp_path / "images"
@@ -74,23 +72,11 @@ def test_nnunet_predicts_what_the_network_says(model, checkpoint, new_workspace,
         image = SimpleITK.GetImageFromArray(array)
         image.SetOrigin((1.0, -239.0, 7.0))
         SimpleITK.WriteImage(image, str(images / f"CASE_{channel:04d}.nii.gz"))
-    arguments = (
-        "-i",
-        images,
-        "-o",
-        tmp_path / "predicted",
-        "-m",
-        model,
-        "-f",
-        0,
-        "-device",
-        "cpu",
-        "-npp",
-        1,
-        "-nps",
-        1,
-    )
-    new_workspace().run("nnUNetv2_predict_from_modelfolder", *arguments, "--save_probabilities")
+    (tmp_path / "predicted").mkdir()
+    predictor = nnUNetPredictor(device=torch.device("cpu"))
+    predictor.initialize_from_trained_model_folder(str(model), use_folds=(0,))
+    files = [str(images / f"CASE_{channel:04d}.nii.gz") for channel in range(4)]
+    predictor.predict_from_files_sequential([files], str(tmp_path / "predicted"), save_probabilities=True)
     with np.load(tmp_path / "predicted" / "CASE.npz") as arrays:
         predicted = arrays["probabilities"]  # (classes, 3, 240, 240)
 
@@ -174,16 +160,14 @@ def test_another_number_of_classes_is_refused(release_state_dict, tmp_path, caps
     assert "finalconv3.bias has the shape (3,) instead of (4,)" in message
 
 
-def test_a_full_disk_is_one_message_and_leaves_nothing_behind(checkpoint, tmp_path):
-    """No file of the command may grow beyond 50 MB; the weights have 200."""
-    command = shutil.which("nnunetv2_cfnet", path=sysconfig.get_path("scripts"))
-    result = subprocess.run(
-        [command, "import_weights", checkpoint, "-o", tmp_path / "model"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000)),
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 2
-    assert f"{tmp_path / 'model'} can't hold the weights (a full disk?)" in result.stderr
-    assert "Traceback" not in result.stderr
+@pytest.mark.host
+def test_a_full_disk_is_one_message_and_leaves_nothing_behind(checkpoint, tmp_path, capsys):
+    """No file of this process may grow beyond 50 MB; the weights have 200."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, hard))
+    try:
+        message = refuse(capsys, checkpoint, "-o", tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"{tmp_path / 'model'} can't hold the weights (a full disk?)" in message
     assert list(tmp_path.iterdir()) == []

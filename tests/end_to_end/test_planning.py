@@ -20,7 +20,8 @@ def workspace(new_workspace):
     """A phantom that nothing but this package's command has planned, preprocessed by these plans."""
     workspace = new_workspace()
     workspace.write_phantom(num_training=5, num_test=2)
-    workspace.run("nnunetv2_cfnet", "plan", "-d", 1)
+    printed = workspace.run("nnunetv2_cfnet", "plan", "-d", 1).stdout
+    assert printed.endswith(f"nnUNetv2_preprocess -d 1 -plans_name {PLANS} -c 2d 3d_fullres\n")
     workspace.run("nnUNetv2_preprocess", "-d", 1, "-plans_name", PLANS, "-c", "3d_fullres", "-np", 1)
     workspace.shrink_plans(PLANS)
     return workspace

@@ -147,34 +147,73 @@ def test_a_dry_run_may_be_for_a_machine_with_a_gpu(nnunet, tmp_path, capsys):
     assert "torch finds no CUDA device here; choose -device cpu (or auto)" in capsys.readouterr().err
 
 
-def test_all_of_nnunets_epochs_have_a_variant_of_either_trainer():
-    for num_epochs in module.EPOCH_VARIANTS:
-        for model in module._models(["nnUNetTrainerCFNet", "nnUNetTrainer"], num_epochs):
-            trainer = module._find_trainer(model.partition("__")[0], num_epochs)
-            assert module._num_epochs(trainer) == num_epochs
-    assert module._models(["nnUNetTrainer"], 1000) == ["nnUNetTrainer__nnUNetPlans"]
+PUBLISHED = "nnUNetTrainerCFNetPublished"
+
+
+@pytest.mark.parametrize(
+    ("trainers", "num_epochs", "matched"),
+    [
+        (["nnUNetTrainerCFNet", "nnUNetTrainer"], None, ["nnUNetTrainerCFNet", "nnUNetTrainer"]),
+        (["nnUNetTrainerCFNet", "nnUNetTrainer"], 1000, ["nnUNetTrainerCFNet", "nnUNetTrainer"]),
+        ([PUBLISHED, f"{PUBLISHED}ImageNet"], 200, [PUBLISHED, f"{PUBLISHED}ImageNet"]),
+        (["nnUNetTrainerCFNet", "nnUNetTrainer_5epochs"], 5, ["nnUNetTrainerCFNet_5epochs", "nnUNetTrainer_5epochs"]),
+        (
+            ["nnUNetTrainerCFNet", "nnUNetTrainer_250epochs_NoMirroring"],
+            250,
+            ["nnUNetTrainerCFNet_250epochs", "nnUNetTrainer_250epochs_NoMirroring"],
+        ),
+    ],
+)
+def test_a_trainer_that_has_so_many_epochs_itself_is_taken_as_it_is(trainers, num_epochs, matched):
+    assert list(module._matched(trainers, num_epochs).values()) == matched
+
+
+def test_the_published_network_is_benchmarked_in_2d(nnunet, tmp_path, capsys):
+    trainers = ("--trainers", PUBLISHED, "nnUNetTrainer", "--epochs", 250)
+    run(tmp_path, *trainers, "-c", "2d", "--folds", 0, "--dry-run")
+    printed = capsys.readouterr().out
+    assert f"nnUNetv2_train 1 2d 0 -tr {PUBLISHED}_250epochs -p nnUNetPlans -device cpu\n" in printed
+    assert "nnUNetv2_train 1 2d 0 -tr nnUNetTrainer_250epochs -p nnUNetPlans -device cpu\n" in printed
+    run(tmp_path, *trainers, code=2)
+    message = f"-c 3d_fullres: {PUBLISHED}_250epochs is of the published CFNet, which is 2D: give -c 2d."
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--epochs", 7), "--epochs 7: nnU-Net has variants for 1, 5, 10, 20, 50, 100, 250, 500, 750, 1000, 2000"),
+        (
+            ("--epochs", 7),
+            "--epochs 7: nnUNetTrainerCFNet, nnUNetTrainer can't be trained for so many. With these trainers, --epochs "
+            "can be 1, 5, 10, 20, 50, 100, 250, 500, 750, 1000, 2000, 4000, 8000.",
+        ),
+        (("--epochs", 0), "--epochs 0: nnUNetTrainerCFNet, nnUNetTrainer can't be trained for so many."),
         (("--trainers", "nnUNetTrainer"), "--trainers nnUNetTrainer__nnUNetPlans: give two models or more"),
         (("--trainers", "nnUNetTrainer", "nnUNetTrainer"), "give two models or more, each once"),
         (("--trainers", "nnUNetTrainer", "Absent"), "nnU-Net finds no trainer Absent."),
         (("--trainers", "A__B__3d_fullres", "nnUNetTrainer"), "give TRAINER or TRAINER__PLANS"),
         (
             ("--trainers", "nnUNetTrainer", "nnUNetTrainerBN", "--epochs", 5),
-            "nnU-Net finds no trainer nnUNetTrainerBN_5epochs: with --epochs 5, take --trainers that have this",
+            "--epochs 5: nnUNetTrainerBN can't be trained for so many. With these trainers, --epochs can be 1000.",
         ),
         (("--trainers", "nnUNetTrainer", "nnUNetTrainerCFNet__Mine"), "Mine.json is not there: plan it first"),
         (
             ("--trainers", "nnUNetTrainerCFNet", "nnUNetTrainer_5epochs"),
-            "different numbers of epochs (nnUNetTrainerCFNet 1000, nnUNetTrainer_5epochs 5)",
+            "different numbers of epochs (nnUNetTrainerCFNet 1000, nnUNetTrainer_5epochs 5), models can't be compared. "
+            "With these trainers, --epochs can be 5.",
         ),
         (
-            ("--trainers", "nnUNetTrainerCFNetPublished", "nnUNetTrainerCFNetPublishedImageNet", "--epochs", 1000),
-            "(nnUNetTrainerCFNetPublished 200, nnUNetTrainerCFNetPublishedImageNet 200), models can't be compared",
+            ("--trainers", PUBLISHED, "nnUNetTrainer"),
+            "(nnUNetTrainerCFNetPublished 200, nnUNetTrainer 1000), models can't be compared. With these trainers, "
+            "--epochs can be 1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000.",
+        ),
+        (
+            ("--trainers", PUBLISHED, "nnUNetTrainer", "--epochs", 200),
+            "--epochs 200: nnUNetTrainer can't be trained for so many. With these trainers, --epochs can be 1, 5, 10, ",
+        ),
+        (
+            ("--trainers", PUBLISHED, "nnUNetTrainerBN"),
+            "(nnUNetTrainerCFNetPublished 200, nnUNetTrainerBN 1000), models can't be compared. Take others.",
         ),
         (("-c", "foo"), "-c foo: nnUNetPlans can have 2d, 3d_fullres, 3d_lowres."),
         (("-np", 0), "0 processes can't do anything: give -np at least 1."),

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.jobs import steps
 
 
@@ -17,6 +19,19 @@ def test_a_checkpoint_cut_short_is_dropped(tmp_path):
     torch.save({"current_epoch": 1}, tmp_path / "checkpoint_best.pth")
     steps.drop_torn_checkpoints(tmp_path)
     assert steps.has_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "install"),
+    [
+        ("nnUNetv2_train", "pip install nnunetv2"),
+        ("nnunetv2_cfnet", "pip install . in the source folder of nnunetv2_cfnet"),
+    ],
+)
+def test_a_missing_command_is_answered_with_its_own_package(monkeypatch, command, install):
+    monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: None)
+    with pytest.raises(UserError, match=f"^{command} is neither in .* nor on PATH; install it .* with: {install}$"):
+        steps.find_command(command)
 
 
 @pytest.mark.parametrize(("available", "device"), [(True, "cuda"), (False, "cpu")])

@@ -1,4 +1,4 @@
-"""CFNet's planners on small synthetic fingerprints, through the command and on their own."""
+"""CFNet's planners on small synthetic fingerprints: `nnunetv2_cfnet plan`, and `show` of what was planned."""
 
 import inspect
 import json
@@ -12,53 +12,102 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_cfnet import cli
-from nnunetv2_cfnet.planning import command
-from nnunetv2_cfnet.planning.planners import PLANNERS, nnUNetPlannerCFNetM
+from nnunetv2_cfnet.planning import run_planners
+from nnunetv2_cfnet.planning.planners import PLANNERS, nnUNetPlannerCFNetM, switched_off
 from nnunetv2_cfnet.planning.plans import ARGUMENTS, CFNET, cfnet_plans, network_on_meta
 
 INTENSITIES = {"mean": 1.0, "median": 1.0, "std": 1.0, "min": 0.0, "max": 2.0, "percentile_99_5": 2.0}
 # spacing in mm and size in voxels of every case
-BRAIN = ([1.0, 1.0, 1.0], [140, 172, 140])
-LARGE = ([1.0, 0.7, 0.7], [300, 512, 512])  # has a 3d_lowres
-SLICES = ([5.0, 0.7, 0.7], [20, 320, 320])
-ONE_SLICE = ([999.0, 1.0, 1.0], [1, 512, 512])
+BRAIN = ((1.0, 1.0, 1.0), (140, 172, 140))
+LARGE = ((1.0, 0.7, 0.7), (300, 512, 512))  # has a 3d_lowres
+SLICES = ((5.0, 0.7, 0.7), (20, 320, 320))
+ONE_SLICE = ((999.0, 1.0, 1.0), (1, 512, 512))
+CASES = {"brain": BRAIN, "large": LARGE, "slices": SLICES, "one slice": ONE_SLICE}
+each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 PLANS = "nnUNetCFNetPlansM"
+WITHOUT_ALL = ("--without", "fusion", "context", "--without", "communication")
 MINIMAL = '{"labels": {"background": 0}, "numTraining": 1, "file_ending": ".nii.gz"'
+
+
+def write_dataset(root: Path, dataset_json: dict, case: tuple = BRAIN, number: int = 1) -> Path:
+    """A dataset of which only dataset.json, the fingerprint and empty images exist; returns its preprocessed folder."""
+    spacing, shape = case
+    raw, preprocessed = (root / name / f"Dataset{number:03d}_Test" for name in ("nnUNet_raw", "nnUNet_preprocessed"))
+    raw.mkdir(parents=True)
+    preprocessed.mkdir(parents=True)
+    images = {"images": [f"a_{channel:04d}.nii.gz" for channel in range(4)], "label": "a.nii.gz"}
+    for file in (*images["images"], images["label"]):
+        (raw / file).touch()
+    more = {"dataset": {"a": images}, "overwrite_image_reader_writer": "SimpleITKIO", "numTraining": 100}
+    for folder in (raw, preprocessed):
+        (folder / "dataset.json").write_text(json.dumps(dataset_json | more))
+    fingerprint = {
+        "spacings": [spacing] * 3,
+        "shapes_after_crop": [shape] * 3,
+        "median_relative_size_after_cropping": 0.5,
+        "foreground_intensity_properties_per_channel": {str(channel): INTENSITIES for channel in range(4)},
+    }
+    (preprocessed / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    return preprocessed
+
+
+def use(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(root / variable))
 
 
 @pytest.fixture
 def make_dataset(tmp_path, monkeypatch, dataset_json):
-    """Makes a dataset of which only dataset.json and the fingerprint exist; returns its preprocessed folder."""
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
+    """write_dataset into a workspace of the test's own, in which commands run."""
+    use(monkeypatch, tmp_path)
 
-    def make(case=BRAIN, number: int = 1) -> Path:
-        spacing, shape = case
-        raw, preprocessed = (
-            tmp_path / name / f"Dataset{number:03d}_Test" for name in ("nnUNet_raw", "nnUNet_preprocessed")
-        )
-        raw.mkdir(parents=True)
-        preprocessed.mkdir(parents=True)
-        images = {"images": [f"a_{channel:04d}.nii.gz" for channel in range(4)], "label": "a.nii.gz"}
-        for file in (*images["images"], images["label"]):
-            (raw / file).touch()
-        more = {"dataset": {"a": images}, "overwrite_image_reader_writer": "SimpleITKIO", "numTraining": 100}
-        (raw / "dataset.json").write_text(json.dumps(dataset_json | more))
-        fingerprint = {
-            "spacings": [spacing] * 3,
-            "shapes_after_crop": [shape] * 3,
-            "median_relative_size_after_cropping": 0.5,
-            "foreground_intensity_properties_per_channel": {str(channel): INTENSITIES for channel in range(4)},
-        }
-        (preprocessed / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
-        return preprocessed
+    def make(case: tuple = BRAIN, number: int = 1) -> Path:
+        return write_dataset(tmp_path, dataset_json, case, number)
 
     return make
 
 
+_made: dict[tuple, str] = {}
+
+
+@pytest.fixture
+def planned(tmp_path_factory, dataset_json):
+    """Plans of a case, of the command or of nnU-Net's default planner: each made once, for the tests that read them."""
+
+    def get(case: tuple = BRAIN, *flags: str, default: bool = False) -> dict:
+        if (case, flags, default) not in _made:
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                root = tmp_path_factory.mktemp("planned")
+                use(monkeypatch, root)
+                folder = write_dataset(root, dataset_json, case)
+                if default:
+                    plan_experiment_dataset(1, ExperimentPlanner)
+                else:
+                    assert cli.main(["plan", "-d", "1", *flags]) == 0
+                (file,) = folder.glob("nnUNet*.json")
+                _made[case, flags, default] = file.read_text()
+        return json.loads(_made[case, flags, default])
+
+    return get
+
+
 def plan(folder: Path, *flags: object, name: str = PLANS) -> dict:
     assert cli.main(["plan", "-d", folder.name[7:10], *map(str, flags)]) == 0
+    return read(folder, name)
+
+
+def read(folder: Path, name: str = PLANS) -> dict:
     return json.loads((folder / f"{name}.json").read_text())
+
+
+def show(capsys, *flags: str) -> str:
+    capsys.readouterr()
+    assert cli.main(["show", "-d", "1", *flags]) == 0
+    return capsys.readouterr().out
+
+
+def write(folder: Path, plans: dict, name: str = PLANS) -> None:
+    (folder / f"{name}.json").write_text(json.dumps(plans))
 
 
 def arguments_of(plans: dict, configuration: str = "3d_fullres") -> dict:
@@ -81,10 +130,10 @@ def refused(folder: Path, *flags: object, command: str = "plan") -> bool:
         (SLICES, {"2d", "3d_fullres"}),
         (ONE_SLICE, {"2d"}),
     ],
-    ids=["brain", "large", "slices", "one slice"],
+    ids=CASES,
 )
-def test_every_configuration_names_cfnet_with_every_argument(make_dataset, dataset_json, case, configurations):
-    plans = plan(make_dataset(case))
+def test_every_configuration_names_cfnet_with_every_argument(planned, dataset_json, case, configurations):
+    plans = planned(case)
     manager = PlansManager(plans)
     assert set(manager.available_configurations) == configurations
     for name in configurations:
@@ -98,16 +147,14 @@ def test_every_configuration_names_cfnet_with_every_argument(make_dataset, datas
     assert plans["plans_name"] == PLANS
 
 
-@pytest.mark.parametrize("case", [BRAIN, LARGE, SLICES, ONE_SLICE], ids=["brain", "large", "slices", "one slice"])
-def test_a_larger_target_never_shrinks_patch_or_batch(make_dataset, case):
-    folder = make_dataset(case)
+@each_case
+def test_a_larger_target_never_shrinks_patch_or_batch(planned, case):
     sizes: dict[str, list] = {}
-    for name, planner in PLANNERS.items():
-        plans = plan(folder, "-pl", name, name=planner.preset_plans_name)
-        for configuration in ("2d", "3d_fullres"):
-            if configuration in plans["configurations"]:
-                planned = plans["configurations"][configuration]
-                sizes.setdefault(configuration, []).append((planned["patch_size"], planned["batch_size"]))
+    for planner in PLANNERS:
+        plans = planned_by(planned, planner, case)
+        for configuration in {"2d", "3d_fullres"} & plans["configurations"].keys():
+            its = plans["configurations"][configuration]
+            sizes.setdefault(configuration, []).append((its["patch_size"], its["batch_size"]))
     for small, medium, large in sizes.values():
         for less, more in ((small, medium), (medium, large)):
             assert all(a <= b for a, b in zip(less[0], more[0], strict=True))
@@ -115,16 +162,28 @@ def test_a_larger_target_never_shrinks_patch_or_batch(make_dataset, case):
         assert small != large
 
 
+def planned_by(planned, planner: str, case: tuple) -> dict:
+    return planned(case) if planner == "nnUNetPlannerCFNetM" else planned(case, "-pl", planner)
+
+
 @pytest.mark.parametrize("planner", PLANNERS.values())
-def test_a_smallest_batch_fits_the_target(make_dataset, planner):
+def test_a_smallest_batch_fits_the_target(planned, planner):
     """The patch, at nnU-Net's smallest batch, is one that CFNet's own count of feature maps allows."""
-    plans = plan(make_dataset(LARGE), "-pl", planner.__name__, name=planner.preset_plans_name)
-    planned = plans["configurations"]["3d_fullres"]
-    network = network_on_meta(planned["architecture"], input_channels=4, num_classes=4)
-    values = network.compute_conv_feature_map_size(planned["patch_size"])
-    assert planned["batch_size"] == 2
+    configuration = planned_by(planned, planner.__name__, LARGE)["configurations"]["3d_fullres"]
+    network = network_on_meta(configuration["architecture"], input_channels=4, num_classes=4)
+    values = network.compute_conv_feature_map_size(configuration["patch_size"])
+    assert configuration["batch_size"] == 2
     assert planner.reference.memory_gb(values, batch_size=2, dim=3) <= planner.reference.gb
     assert planner.reference.memory_gb(values, batch_size=4, dim=3) > planner.reference.gb
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_brats_sized_images_are_planned_as_the_benchmarks_page_says(planned, planner):
+    configurations = planned_by(planned, planner, ((1.0, 1.0, 1.0), (140, 171, 137)))["configurations"]
+    cells = [planner]
+    for configuration in (configurations["3d_fullres"], configurations["2d"]):
+        cells += [" × ".join(map(str, configuration["patch_size"])), str(configuration["batch_size"])]
+    assert f"| {' | '.join(cells)} |" in (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
 
 
 def test_the_estimate_is_of_the_network_in_the_plans(make_dataset, monkeypatch):
@@ -159,38 +218,38 @@ def identifiers(plans: dict) -> dict[str, str]:
     }
 
 
-def test_data_are_shared_that_the_default_planner_would_make(make_dataset):
-    folder = make_dataset(LARGE)
+def test_data_are_shared_that_the_default_planner_would_make(make_dataset, planned):
     # 3d_lowres has a spacing that follows from the patch
     own_lowres = {"2d": "nnUNetPlans", "3d_lowres": PLANS, "3d_fullres": "nnUNetPlans"}
-    assert identifiers(plan(folder)) == own_lowres
-    plan_experiment_dataset(1, ExperimentPlanner)
-    assert identifiers(plan(folder)) == own_lowres
-
-
-def test_lowres_data_are_shared_where_the_spacing_is_the_same(make_dataset):
+    assert identifiers(planned(LARGE)) == own_lowres
     folder = make_dataset(LARGE)
-    ours = plan(folder)
-    default = ours | {"plans_name": "nnUNetPlans"}
+    write(folder, planned(LARGE, default=True), "nnUNetPlans")
+    assert identifiers(plan(folder)) == own_lowres
+
+
+def test_lowres_data_are_shared_where_the_spacing_is_the_same(make_dataset, planned):
+    folder = make_dataset(LARGE)
+    default = planned(LARGE) | {"plans_name": "nnUNetPlans"}
     for name in ("2d", "3d_lowres", "3d_fullres"):
         default["configurations"][name]["data_identifier"] = f"nnUNetPlans_{name}"
-    (folder / "nnUNetPlans.json").write_text(json.dumps(default))
+    write(folder, default, "nnUNetPlans")
     assert set(identifiers(plan(folder)).values()) == {"nnUNetPlans"}
 
 
 @pytest.mark.parametrize("default_plans", [False, True])
 @pytest.mark.parametrize("flags", [("-overwrite_target_spacing", 1, 1, 1.5), ("-preprocessor_name", "Pretend")])
-def test_data_that_would_differ_are_not_shared(make_dataset, monkeypatch, flags, default_plans):
-    monkeypatch.setattr(command, "recursive_find_python_class", lambda *_: object)
+def test_data_that_would_differ_are_not_shared(make_dataset, planned, monkeypatch, flags, default_plans):
+    monkeypatch.setattr(run_planners, "recursive_find_python_class", lambda *_: object)
     folder = make_dataset()
     if default_plans:
-        plan_experiment_dataset(1, ExperimentPlanner)
+        write(folder, planned(default=True), "nnUNetPlans")
     assert identifiers(plan(folder, *flags)) == {"2d": PLANS, "3d_fullres": PLANS}
 
 
 @pytest.mark.parametrize(
     "change",
     [
+        {},
         {"spacing": [1.5, 1.0, 1.0]},
         {"normalization_schemes": ["CTNormalization"] * 4},
         {"use_mask_for_norm": [False] * 4},
@@ -200,52 +259,87 @@ def test_data_that_would_differ_are_not_shared(make_dataset, monkeypatch, flags,
     ],
     ids=str,
 )
-def test_data_of_default_plans_with_another_preprocessing_are_not_shared(make_dataset, change):
-    folder = make_dataset()
-    plan_experiment_dataset(1, ExperimentPlanner)
-    assert identifiers(plan(folder)) == {"2d": "nnUNetPlans", "3d_fullres": "nnUNetPlans"}
-    default = json.loads((folder / "nnUNetPlans.json").read_text())
+def test_data_of_default_plans_with_another_preprocessing_are_not_shared(make_dataset, planned, change):
+    folder, default = make_dataset(), planned(default=True)
     default["configurations"]["3d_fullres"] |= change
-    (folder / "nnUNetPlans.json").write_text(json.dumps(default))
-    assert identifiers(plan(folder)) == {"2d": "nnUNetPlans", "3d_fullres": PLANS}
+    write(folder, default, "nnUNetPlans")
+    assert identifiers(plan(folder)) == {"2d": "nnUNetPlans", "3d_fullres": PLANS if change else "nnUNetPlans"}
 
 
 @pytest.mark.parametrize(
     "change", [{"transpose_forward": [1, 0, 2]}, {"foreground_intensity_properties_per_channel": {}}], ids=str
 )
-def test_data_of_default_plans_of_other_images_are_not_shared(make_dataset, change):
+def test_data_of_default_plans_of_other_images_are_not_shared(make_dataset, planned, change):
     folder = make_dataset()
-    plan_experiment_dataset(1, ExperimentPlanner)
-    default = json.loads((folder / "nnUNetPlans.json").read_text())
-    (folder / "nnUNetPlans.json").write_text(json.dumps(default | change))
+    write(folder, planned(default=True) | change, "nnUNetPlans")
     assert set(identifiers(plan(folder)).values()) == {PLANS}
 
 
-def test_a_target_spacing_that_is_the_default_plans_shares_their_data(make_dataset):
+def test_a_target_spacing_that_is_the_default_plans_shares_their_data(make_dataset, planned):
     folder = make_dataset()
-    plan_experiment_dataset(1, ExperimentPlanner)
+    write(folder, planned(default=True), "nnUNetPlans")
     assert set(identifiers(plan(folder, "-overwrite_target_spacing", 1, 1, 1)).values()) == {"nnUNetPlans"}
 
 
 @pytest.mark.parametrize(
-    ("part", "argument", "value"),
-    [("fusion", "fusion", "concatenation"), ("context", "context", False), ("communication", "communication", False)],
+    ("there", "message"),
+    [
+        ((), "Before training 2d, 3d_fullres: nnUNetv2_preprocess -d 1 -plans_name {} -c 2d 3d_fullres"),
+        (
+            ("nnUNetPlans_3d_fullres",),
+            "The data of nnUNetPlans are there and are used for 3d_fullres. Before training 2d: nnUNetv2_preprocess "
+            "-d 1 -plans_name {} -c 2d",
+        ),
+        (
+            ("nnUNetPlans_2d", "nnUNetPlans_3d_fullres"),
+            "The data of nnUNetPlans are there and are used for 2d, 3d_fullres. Nothing is to be preprocessed.",
+        ),
+    ],
 )
-def test_a_part_is_switched_off_in_every_configuration(make_dataset, part, argument, value):
+def test_the_last_line_says_what_to_preprocess(make_dataset, capsys, there, message):
+    """Never shared data that are there, which nnU-Net would make anew."""
     folder = make_dataset()
-    complete, plans = plan(folder), plan(folder, "--without", part)
+    for name in ("nnUNetPlans_2d", "nnUNetPlans_3d_fullres"):
+        (folder / name).mkdir()  # as far as an interrupted preprocessing comes
+        if name in there:
+            (folder / name / "a.pkl").touch()
+    plan(folder)
+    assert capsys.readouterr().out.splitlines()[-1] == message.format(PLANS)
+
+
+def test_own_data_are_to_be_preprocessed_even_where_earlier_ones_are(make_dataset, capsys):
+    """They may be those of earlier plans with another spacing."""
+    folder = make_dataset()
+    for name in (f"{PLANS}_2d", f"{PLANS}_3d_fullres"):
+        (folder / name).mkdir()
+        (folder / name / "a.pkl").touch()
+    plan(folder, "-overwrite_target_spacing", 1, 1, 1.5)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"Before training 2d, 3d_fullres: nnUNetv2_preprocess -d 1 -plans_name {PLANS} -c 2d 3d_fullres"
+
+
+def test_what_nnunet_prints_is_in_a_log_beside_the_plans(make_dataset, capsys):
+    folder = make_dataset()
+    plan(folder)
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 3
+    assert f"Plans: {folder / PLANS}.json (nnU-Net's output: {PLANS}.log)\n" in printed
+    assert "3D fullres U-Net configuration:\n{" in (folder / f"{PLANS}.log").read_text()
+
+
+def test_parts_are_switched_off_in_every_configuration(planned):
+    complete, plans = planned(), planned(BRAIN, *WITHOUT_ALL)
+    off = {"fusion": "concatenation", "context": False, "communication": False}
     for name in ("2d", "3d_fullres"):
-        assert arguments_of(plans, name)[argument] == value
-        assert arguments_of(complete, name)[argument] != value
+        assert off.items() <= arguments_of(plans, name).items()
+        assert not off.items() & arguments_of(complete, name).items()
+    for part, value in off.items():
+        assert switched_off([part]) == {part: value}
 
 
-def test_several_parts_are_switched_off(make_dataset):
-    arguments = arguments_of(plan(make_dataset(), "--without", "fusion", "context", "--without", "communication"))
-    assert (arguments["fusion"], arguments["context"], arguments["communication"]) == ("concatenation", False, False)
-
-
-def test_groups_land_in_every_configuration(make_dataset, capsys):
-    plans = plan(make_dataset(), "--groups", "T1, T2, flair|T1ce")
+@pytest.mark.parametrize("groups", ["T1, T2, flair|T1ce", "0,2,3|1"])
+def test_groups_land_in_every_configuration(make_dataset, capsys, groups):
+    plans = plan(make_dataset(), "--groups", groups)
     assert [arguments_of(plans, name)["modality_groups"] for name in ("2d", "3d_fullres")] == [[[0, 2, 3], [1]]] * 2
     assert "CFNet's modality groups: (T1, T2, FLAIR) and (T1ce) - named by --groups." in capsys.readouterr().out
 
@@ -255,29 +349,27 @@ def test_groups_of_dataset_json_land_in_the_plans(make_dataset, dataset_json):
     assert arguments_of(plan(make_dataset()))["modality_groups"] == [[0, 1], [2, 3]]
 
 
-def test_custom_configurations_survive_planning_anew(make_dataset):
-    folder = make_dataset()
-    plans = plan(folder)
+def test_custom_configurations_survive_planning_anew(make_dataset, planned):
+    folder, plans = make_dataset(), planned()
     custom = {"inherits_from": "3d_fullres", "batch_size": 5}
     plans["configurations"] |= {"mine": custom}
     plans["configurations"]["3d_fullres"]["batch_size"] = 99
-    (folder / f"{PLANS}.json").write_text(json.dumps(plans))
+    write(folder, plans)
     again = plan(folder)
     assert again["configurations"]["mine"] == custom
     assert again["configurations"]["3d_fullres"]["batch_size"] == 2
 
 
-def test_an_interrupted_write_leaves_the_earlier_plans(make_dataset, monkeypatch):
+def test_an_interrupted_write_leaves_the_earlier_plans(make_dataset, planned, monkeypatch):
     folder = make_dataset()
-    before = plan(folder)
+    write(folder, planned())
 
     def interrupt(unfinished: Path, file: Path) -> None:
-        assert unfinished.is_file()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnunetv2_cfnet.planning.planners.os.replace", interrupt)
+    monkeypatch.setattr(Path, "replace", interrupt)
     assert cli.main(["plan", "-d", "1", "--without", "context"]) == cli.INTERRUPTED
-    assert json.loads((folder / f"{PLANS}.json").read_text()) == before
+    assert read(folder) == planned()
 
 
 def test_another_target_and_name(make_dataset, capsys):
@@ -298,7 +390,6 @@ def test_several_datasets_are_checked_before_the_first_is_planned(make_dataset, 
     (second / "dataset_fingerprint.json").write_text("{")
     assert refused(first, second.name[7:10])
     assert f"{second}/dataset_fingerprint.json is no JSON" in capsys.readouterr().err
-    assert cli.main(["plan", "-d", "1"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -315,7 +406,6 @@ def test_several_datasets_are_checked_before_the_first_is_planned(make_dataset, 
         (("-overwrite_plans_name", "nnUNetResEncUNetLPlans"), "nnUNetResEncUNetLPlans.json is for what nnU-Net's own"),
         (("-overwrite_plans_name", "splits_final"), "splits_final.json is for what nnU-Net's own commands put there"),
         (("-overwrite_plans_name", ".."), "-overwrite_plans_name ..: give a name"),
-        (("-overwrite_plans_name", "Absent", "--show"), "Absent.json does not exist"),
         (("-preprocessor_name", "recursive_find_python_class"), "there is no such class"),
         (("-preprocessor_name", "Absent"), "-preprocessor_name Absent: there is no such class"),
         (("--without", "attention"), "--without attention: unknown; CFNet can be planned without fusion, context, com"),
@@ -334,12 +424,18 @@ def test_wrong_flags_are_named_and_nothing_is_written(make_dataset, capsys, flag
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("case", [BRAIN, SLICES, ONE_SLICE], ids=["brain", "slices", "one slice"])
+@pytest.mark.parametrize(
+    "case",
+    [((1.0, 1.0, 1.0), (40, 44, 40)), ((5.0, 0.7, 0.7), (10, 64, 64)), ((999.0, 1.0, 1.0), (1, 64, 64))],
+    ids=["brain", "slices", "one slice"],
+)
 def test_a_target_that_no_patch_fits_is_an_error(make_dataset, capsys, case):
     """nnU-Net's own search can end with a patch of no voxels then."""
     folder = make_dataset(case)
     assert cli.main(["plan", "-d", "1", "-gpu_memory_target", "1e-9"]) == 2
-    assert "no patch in which CFNet has two scales fits 1e-09 GB" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "no patch in which CFNet has two scales fits 1e-09 GB" in error
+    assert f"Planning failed. What nnU-Net printed is in {folder / PLANS}.log." in error
     assert not (folder / f"{PLANS}.json").exists()
 
 
@@ -391,87 +487,16 @@ def test_a_variable_that_is_not_set_is_named(make_dataset, monkeypatch, capsys, 
         ),
     ],
 )
-@pytest.mark.parametrize("subcommand", ["plan", "plan_and_preprocess"])
-def test_a_bad_file_is_named_and_nothing_is_written(make_dataset, tmp_path, capsys, subcommand, file, content, message):
+def test_a_bad_file_is_named_and_nothing_is_written(make_dataset, tmp_path, capsys, file, content, message):
     folder = make_dataset()
     path = tmp_path / "nnUNet_raw" / folder.name / file if file == "dataset.json" else folder / file
     path.unlink(missing_ok=True)
     if content is not None:
         path.write_text(content)
-    assert refused(folder, command=subcommand)
+    assert refused(folder)
     error = capsys.readouterr().err
     assert str(path.parent) in error
     assert message in error
-
-
-@pytest.mark.parametrize("flags", [("-np", 1, 2), ("-np", 0), ("-npfp", 0)])
-def test_wrong_numbers_of_processes_are_refused(make_dataset, capsys, flags):
-    assert refused(make_dataset(), *flags, command="plan_and_preprocess")
-    assert "give positive numbers" in capsys.readouterr().err
-
-
-def test_a_dataset_that_fails_nnunets_verification_is_refused(make_dataset, capsys):
-    assert refused(make_dataset(), "--verify_dataset_integrity", command="plan_and_preprocess")
-    assert "is not as nnU-Net needs it: Did not find the expected number of training cases" in capsys.readouterr().err
-
-
-def test_plan_and_preprocess_hands_nnunets_flags_on(make_dataset, monkeypatch):
-    calls = []
-    monkeypatch.setattr(command, "extract_fingerprint_dataset", lambda *a, **k: calls.append(("extract", a, k)))
-    monkeypatch.setattr(command, "preprocess_dataset", lambda *a, **k: calls.append(("preprocess", a, k)))
-    make_dataset()
-    assert cli.main(["plan_and_preprocess", "-d", "1"]) == 0
-    flags = [
-        "-c",
-        "3d_fullres",
-        "-np",
-        "3",
-        "-npfp",
-        "2",
-        "--clean",
-        "--verbose",
-        "--no_pbar",
-        "-pl",
-        "nnUNetPlannerCFNetL",
-    ]
-    assert cli.main(["plan_and_preprocess", "-d", "1", *flags]) == 0
-    assert cli.main(["plan_and_preprocess", "-d", "1", "--no_pp"]) == 0
-    quiet = {"clean": False, "verbose": False, "show_progress_bar": True}
-    assert calls == [
-        ("extract", (1,), {"num_processes": 8, **quiet}),
-        (
-            "preprocess",
-            (1, PLANS, ["2d", "3d_fullres", "3d_lowres"], [8, 4, 8], False),
-            {"show_progress_bar": True},
-        ),
-        ("extract", (1,), {"num_processes": 2, "clean": True, "verbose": True, "show_progress_bar": False}),
-        ("preprocess", (1, "nnUNetCFNetPlansL", ["3d_fullres"], [3], True), {"show_progress_bar": False}),
-        ("extract", (1,), {"num_processes": 8, **quiet}),
-    ]
-
-
-def test_shared_data_that_are_there_are_not_preprocessed_anew(make_dataset, monkeypatch, capsys):
-    """nnU-Net's preprocessing would delete them first. With --clean the images may have changed."""
-    todo = []
-    monkeypatch.setattr(command, "extract_fingerprint_dataset", lambda *a, **k: None)
-    monkeypatch.setattr(command, "preprocess_dataset", lambda *a, **k: todo.append((a[2], a[3])))
-    folder = make_dataset()
-    (folder / "nnUNetPlans_3d_fullres").mkdir()
-    preprocess = ["plan_and_preprocess", "-d", "1", "-np", "1", "-c", "2d", "3d_fullres"]
-    assert cli.main(preprocess) == 0
-    (folder / "nnUNetPlans_3d_fullres" / "a.pkl").touch()
-    assert cli.main(preprocess) == 0
-    assert "3d_fullres: the data that nnUNetPlans have are used" in capsys.readouterr().out
-    assert cli.main([*preprocess, "--clean"]) == 0
-    assert todo == [(["2d", "3d_fullres"], [1, 1]), (["2d"], [1]), (["2d", "3d_fullres"], [1, 1])]
-
-
-def test_configuration_that_no_plan_has_is_refused(make_dataset, capsys):
-    assert refused(make_dataset(), "-c", "3d_fulres", command="plan_and_preprocess")
-    assert (
-        "-c 3d_fulres: Dataset001_Test can have 2d, 3d_cascade_fullres, 3d_fullres, 3d_lowres."
-        in capsys.readouterr().err
-    )
 
 
 def test_missing_label_file_is_named(make_dataset, tmp_path, capsys):
@@ -490,21 +515,6 @@ def test_regions_without_their_order_are_named(make_dataset, tmp_path, capsys):
     assert f"{file}: " in capsys.readouterr().err
 
 
-def test_groups_can_be_indices(make_dataset):
-    assert arguments_of(plan(make_dataset(), "--groups", "0,1|2,3"))["modality_groups"] == [[0, 1], [2, 3]]
-
-
-def test_folder_that_can_not_be_written_to_is_named(make_dataset, monkeypatch, capsys):
-    folder = make_dataset()
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied", str(folder))
-
-    monkeypatch.setattr("nnunetv2_cfnet.planning.planners.os.replace", refuse)
-    assert cli.main(["plan", "-d", "1"]) == 2
-    assert f"Permission denied: '{folder}'" in capsys.readouterr().err
-
-
 def test_plan_extracts_only_a_missing_fingerprint(make_dataset, monkeypatch):
     folder = make_dataset()
     fingerprint = folder / "dataset_fingerprint.json"
@@ -514,7 +524,7 @@ def test_plan_extracts_only_a_missing_fingerprint(make_dataset, monkeypatch):
         calls.append(number)
         fingerprint.write_text(content)
 
-    monkeypatch.setattr(command, "extract_fingerprint_dataset", extract)
+    monkeypatch.setattr(run_planners, "extract_fingerprint_dataset", extract)
     plan(folder)
     assert calls == []
     fingerprint.unlink()
@@ -522,37 +532,25 @@ def test_plan_extracts_only_a_missing_fingerprint(make_dataset, monkeypatch):
     assert calls == [1]
 
 
-@pytest.mark.parametrize("planner", PLANNERS)
-def test_brats_sized_images_are_planned_as_the_benchmarks_page_says(make_dataset, planner):
-    folder = make_dataset(([1.0, 1.0, 1.0], [140, 171, 137]))
-    plans = plan(folder, "-pl", planner, name=PLANNERS[planner].preset_plans_name)
-    cells = [planner]
-    for configuration in ("3d_fullres", "2d"):
-        planned = plans["configurations"][configuration]
-        cells += [" × ".join(map(str, planned["patch_size"])), str(planned["batch_size"])]
-    assert f"| {' | '.join(cells)} |" in (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
-
-
-def test_show_prints_each_configuration_beside_its_unet(make_dataset, capsys):
-    folder = make_dataset(LARGE)
-    plan(folder, "--without", "context", "communication")
-    written = (folder / f"{PLANS}.json").stat().st_mtime_ns
-    capsys.readouterr()
-    assert cli.main(["plan", "-d", "1", "--show"]) == 0
-    shown = capsys.readouterr().out
-    assert (folder / f"{PLANS}.json").stat().st_mtime_ns == written
+def test_show_prints_each_configuration_beside_its_unet(make_dataset, planned, capsys):
+    folder, plans = make_dataset(), planned(BRAIN, *WITHOUT_ALL)
+    plans["configurations"]["mine"] = {"inherits_from": "2d", "batch_size": 5}
+    write(folder, plans)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    shown = show(capsys)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert max(map(len, shown.splitlines())) <= 100
     header, *blocks, _ = shown.strip().split("\n\n")
     assert header == "nnUNetCFNetPlansM of Dataset001_Test"
-    assert [block.split("\n")[0] for block in blocks] == ["2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"]
-    rows = {line[2:20].strip(): line[20:].strip() for line in blocks[2].splitlines()[1:]}
-    planned = json.loads((folder / f"{PLANS}.json").read_text())["configurations"]["3d_fullres"]
-    assert rows["patch size"] == " x ".join(map(str, planned["patch_size"]))
-    assert rows["batch size"] == str(planned["batch_size"])
-    assert rows["stages"] == str(planned["architecture"]["arch_kwargs"]["n_stages"])
+    assert [block.split("\n")[0] for block in blocks] == ["2d", "3d_fullres", "mine"]
+    rows = {line[2:20].strip(): line[20:].strip() for line in blocks[1].splitlines()[1:]}
+    configuration = plans["configurations"]["3d_fullres"]
+    assert rows["patch size"] == " x ".join(map(str, configuration["patch_size"]))
+    assert rows["batch size"] == str(configuration["batch_size"])
+    assert rows["stages"] == str(configuration["architecture"]["arch_kwargs"]["n_stages"])
     assert rows["widths"] == "32, 64, 128, 256, 320, 320"
     assert rows["groups"] == "(T1, T2) and (T1ce, FLAIR)"
-    assert rows["without"] == "context, communication"
+    assert rows["without"] == "fusion, context, communication"
     assert rows[""].split() == ["CFNet", "ResidualEncoderUNet"]
     for figure, unit in (("parameters", "M"), ("forward FLOPs", "G"), ("estimated memory", "GB")):
         ours, our_unit, theirs, their_unit = rows[figure].split()
@@ -562,57 +560,48 @@ def test_show_prints_each_configuration_beside_its_unet(make_dataset, capsys):
     assert float(rows["estimated memory"].split()[0]) <= 8
 
 
-def test_show_estimates_both_networks_on_the_scale_of_the_plans_planner(make_dataset, capsys):
-    folder = make_dataset(ONE_SLICE)
-    plans = plan(folder, "-pl", "nnUNetPlannerCFNetXL", "--show", name="nnUNetCFNetPlansXL")
-    shown = re.search(r"estimated memory +([\d.]+) GB +([\d.]+) GB", capsys.readouterr().out)
-    planned = plans["configurations"]["2d"]
-    arguments = planned["architecture"]["arch_kwargs"]
+def test_show_estimates_both_networks_on_the_scale_of_the_plans_planner(make_dataset, planned, capsys):
+    folder, plans = make_dataset(ONE_SLICE), planned(ONE_SLICE, "-pl", "nnUNetPlannerCFNetXL")
+    write(folder, plans, "nnUNetCFNetPlansXL")
+    shown = re.search(r"estimated memory +([\d.]+) GB +([\d.]+) GB", show(capsys, "-p", "nnUNetCFNetPlansXL"))
+    configuration = plans["configurations"]["2d"]
+    arguments = configuration["architecture"]["arch_kwargs"]
     of_unet = inspect.signature(ResidualEncoderUNet).parameters.keys() & arguments
-    unet = planned["architecture"] | {
+    unet = configuration["architecture"] | {
         "network_class_name": "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
         "arch_kwargs": {name: arguments[name] for name in of_unet},
     }
-    for architecture, gb in zip((planned["architecture"], unet), shown.groups(), strict=True):
-        values = network_on_meta(architecture, 4, num_classes=4).compute_conv_feature_map_size(planned["patch_size"])
-        assert float(gb) == pytest.approx(40 * values * planned["batch_size"] / (560e6 * 12), abs=0.06)
+    patch_size, batch_size = configuration["patch_size"], configuration["batch_size"]
+    for architecture, gb in zip((configuration["architecture"], unet), shown.groups(), strict=True):
+        values = network_on_meta(architecture, 4, num_classes=4).compute_conv_feature_map_size(patch_size)
+        assert float(gb) == pytest.approx(40 * values * batch_size / (560e6 * 12), abs=0.06)
 
 
-def test_show_plans_what_is_missing_or_asked_for(make_dataset, capsys):
+def test_show_translates_plans_of_nnunet(make_dataset, planned, capsys):
     folder = make_dataset()
-    plan(folder, "--show")
-    assert "3d_fullres\n  patch size        128 x" in capsys.readouterr().out
-    plan(folder, "--show", "--without", "context")
-    assert "without           context" in capsys.readouterr().out
+    write(folder, planned(default=True), "nnUNetPlans")
+    assert "CFNet         PlainConvUNet" in show(capsys, "-p", "nnUNetPlans")
 
 
-def test_show_translates_plans_of_nnunet_and_writes_nothing(make_dataset, capsys):
+def test_show_names_configurations_that_are_not_for_cfnet(make_dataset, planned, capsys):
+    folder, plans = make_dataset(ONE_SLICE), planned(ONE_SLICE)
+    planned_2d = plans["configurations"]["2d"]
+    other = planned_2d["architecture"] | {"network_class_name": "some.Transformer"}
+    plans["configurations"]["other"] = planned_2d | {"architecture": other}
+    write(folder, plans)
+    shown = show(capsys)
+    assert "2d\n  patch size" in shown
+    assert "other\n  not for CFNet: plans 'nnUNetCFNetPlansM', configuration 'other': CFNet can't take the" in shown
+    write(folder, {"configurations": {"2d": {}}}, "Edited")
+    assert "2d\n  can't be read as nnU-Net's planners write it (KeyError" in show(capsys, "-p", "Edited")
+
+
+def test_show_of_absent_plans_names_those_that_are_there_and_plans_none(make_dataset, capsys):
     folder = make_dataset()
-    plan_experiment_dataset(1, ExperimentPlanner)
-    before = (folder / "nnUNetPlans.json").read_bytes()
-    capsys.readouterr()
-    assert cli.main(["plan", "-d", "1", "--show", "-overwrite_plans_name", "nnUNetPlans"]) == 0
-    assert "CFNet         PlainConvUNet" in capsys.readouterr().out
-    assert (folder / "nnUNetPlans.json").read_bytes() == before
-    assert refused(folder, "--show", "-overwrite_plans_name", "nnUNetPlans", "--without", "context")
-
-
-def test_show_names_a_configuration_that_is_not_for_cfnet(make_dataset, capsys):
-    folder = make_dataset()
-    plans = plan(folder)
-    plans["configurations"]["2d"]["architecture"]["network_class_name"] = "some.Transformer"
-    (folder / f"{PLANS}.json").write_text(json.dumps(plans))
-    capsys.readouterr()
-    assert cli.main(["plan", "-d", "1", "--show"]) == 0
-    shown = capsys.readouterr().out
-    assert "2d\n  not for CFNet: plans 'nnUNetCFNetPlansM', configuration '2d': CFNet can't take the place of" in shown
-    assert "3d_fullres\n  patch size" in shown
-
-
-def test_show_does_not_stop_at_malformed_plans(make_dataset, capsys):
-    folder = make_dataset()
-    plan(folder)
-    (folder / "Edited.json").write_text('{"configurations": {"2d": {}}}')
-    capsys.readouterr()
-    assert cli.main(["plan", "-d", "1", "--show", "-overwrite_plans_name", "Edited"]) == 0
-    assert "2d\n  can't be read as nnU-Net's planners write it (KeyError" in capsys.readouterr().out
+    assert refused(folder, command="show")
+    message = f"{PLANS}.json does not exist. No plans are there. CFNet's are made by: nnunetv2_cfnet plan -d 1; nnU-Net"
+    assert message in capsys.readouterr().err
+    write(folder, {"configurations": {}}, "nnUNetPlans")
+    write(folder, {"configurations": {}}, "Mine")
+    assert refused(folder, command="show")
+    assert f"{PLANS}.json does not exist. For -p there are Mine, nnUNetPlans. " in capsys.readouterr().err

@@ -10,6 +10,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_cfnet.architecture.published import RESNET, PublishedCFNet
 from nnunetv2_cfnet.planning.plans import PUBLISHED
+from nnunetv2_cfnet.training import trainers
 from nnunetv2_cfnet.training.losses import DiceFocalLoss
 from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNetPublished, nnUNetTrainerCFNetPublishedImageNet
 
@@ -64,6 +65,15 @@ def test_learning_rate_of_an_epoch_does_not_depend_on_how_it_was_reached(plans, 
     group["lr"] = 0.5
     trainer.lr_scheduler.step(3)
     assert group["lr"] == pytest.approx(0.01 * 0.96**3)
+
+
+@pytest.mark.parametrize("num_epochs", [5, 250])
+def test_learning_rate_of_a_variant_falls_as_far_as_in_200_epochs(plans, dataset_json, num_epochs):
+    trainer = getattr(trainers, f"nnUNetTrainerCFNetPublished_{num_epochs}epochs")(plans, "2d", 0, dataset_json, CPU)
+    trainer.initialize()
+    assert trainer.num_epochs == num_epochs
+    trainer.lr_scheduler.step(num_epochs)
+    assert trainer.lr_scheduler.get_last_lr() == [pytest.approx(0.01 * 0.96**200)]
 
 
 @pytest.mark.parametrize("regions", [False, True])

@@ -19,9 +19,10 @@ def plans(make_plans):
     return make_plans()
 
 
-def test_epoch_variants_are_nnunets_own_list():
+@pytest.mark.parametrize("trainer", ["CFNet", "CFNetPublished", "CFNetPublishedImageNet"])
+def test_epoch_variants_are_nnunets_own_list(trainer):
     theirs = {name.partition("_")[2] for name in vars(nnUNetTrainer_Xepochs) if name.startswith("nnUNetTrainer_")}
-    ours = {name.partition("_")[2] for name in vars(trainers) if name.startswith("nnUNetTrainerCFNet_")}
+    ours = {name.partition("_")[2] for name in vars(trainers) if name.startswith(f"nnUNetTrainer{trainer}_")}
     assert ours == theirs - {"NoMirroring"}
 
 
