@@ -28,8 +28,9 @@ torch.set_num_threads(1)
 DATA = Path(__file__).parent / "data"
 TRAINERS = DATA / "trainers"
 
-# Start nnU-Net, processes or environments in most of their tests, or ask for these fixtures to do so.
-HOST_PLACES = ("end_to_end", "test_install.py", "test_browser.py", "test_ddp.py")
+# Files and folders whose tests mostly start processes or environments, or count large networks (benchmarks), and the
+# fixtures that start nnU-Net. Other tests are marked where they stand.
+HOST_PLACES = ("end_to_end", "benchmarks", "test_install.py", "test_browser.py", "test_ddp.py", "test_processes.py")
 HOST_FIXTURES = {"new_workspace", "make_workspace"}
 # Workers take files in this order, the longest first, so that none is left alone with one of them in the end.
 LONGEST_FIRST = (

@@ -63,6 +63,7 @@ def brain(generator: np.random.Generator) -> np.ndarray:
     return np.where(inside, noise, 0).astype(np.float32)
 
 
+@pytest.mark.host
 def test_nnunet_predicts_what_the_network_says(model, checkpoint, tmp_path):
     """By hand: z-scores over the brain, its bounding box in the middle of a 240 x 240 slice, one slice at a time."""
     volume = brain(np.random.default_rng(0))
