@@ -10,16 +10,54 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 from zlib import crc32
+
+# One thread each, here and in the processes that tests start, since pytest's workers share the cores: before torch.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from nnunetv2_cfnet.demo.phantom import write_dataset
 
+torch.set_num_threads(1)
+
 DATA = Path(__file__).parent / "data"
 TRAINERS = DATA / "trainers"
+
+# Files and folders whose tests mostly start processes or environments, or count large networks (benchmarks), and the
+# fixtures that start nnU-Net. Other tests are marked where they stand.
+HOST_PLACES = ("end_to_end", "benchmarks", "test_install.py", "test_browser.py", "test_ddp.py", "test_processes.py")
+HOST_FIXTURES = {"new_workspace", "make_workspace"}
+# Workers take files in this order, the longest first, so that none is left alone with one of them in the end.
+LONGEST_FIRST = (
+    "test_commands.py",
+    "test_demo.py",
+    "test_published_training.py",
+    "test_training.py",
+    "test_install.py",
+    "end_to_end",
+    "test_import_weights.py",
+    "test_planners.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is applied
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        return next((i for i, place in enumerate(LONGEST_FIRST) if place in item.path.parts), len(LONGEST_FIRST))
+
+    for item in items:
+        if (
+            item.get_closest_marker("slow")
+            or not HOST_FIXTURES.isdisjoint(item.fixturenames)
+            or not set(HOST_PLACES).isdisjoint(item.path.parts)
+        ):
+            item.add_marker("host")
+    items.sort(key=rank)
 
 
 @dataclass
@@ -59,7 +97,6 @@ class Workspace:
             "nnUNet_preprocessed": str(self.preprocessed),
             "nnUNet_results": str(self.results),
             "nnUNet_extTrainer": os.pathsep.join(map(str, extra)),
-            "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow two busy cores down
             "nnUNet_def_n_proc": "1",  # validation starts that many exporting processes
         }
 
@@ -79,6 +116,16 @@ class Workspace:
 
     def write_phantom(self, num_training: int, num_test: int) -> None:
         write_dataset(self.raw / self.dataset, num_training, num_test, seed=0, shape=(32, 32, 32))
+        self.extract_fingerprint()
+
+    def extract_fingerprint(self) -> None:
+        """As planning would if it were not there, but not from 10^8 voxels drawn with replacement: half a minute."""
+        from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+        with mock.patch.dict(os.environ, self.environment):
+            extractor = DatasetFingerprintExtractor(self.dataset, num_processes=1)
+            extractor.num_foreground_voxels_for_intensitystats = 10**5
+            extractor.run()
 
     def shrink_plans(self, name: str = "nnUNetPlans") -> None:
         """Narrow the planned networks so that a training step takes a fraction of a second."""
@@ -113,6 +160,18 @@ class Workspace:
         arguments = ("-i", images, "-o", output, "-d", 1, "-c", configuration, "-tr", trainer, "-device", "cpu")
         return self.run("nnUNetv2_predict", *arguments, "--disable_tta", "-npp", 1, "-nps", 1, *flags, **more)
 
+    def probabilities(self, model: Path, output: Path) -> dict[str, np.ndarray]:
+        """What a model folder predicts for the cases to predict, in this process: quicker than nnU-Net's command."""
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        with mock.patch.dict(os.environ, self.environment):
+            predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+            predictor.initialize_from_trained_model_folder(str(model), (0,))
+            output.mkdir(exist_ok=True)
+            images = self.raw / self.dataset / "imagesTs"
+            predictor.predict_from_files_sequential(str(images), str(output), save_probabilities=True)
+        return {path.name: np.load(path)["probabilities"] for path in sorted(output.glob("*.npz"))}
+
 
 @pytest.fixture(scope="session")
 def new_workspace(tmp_path_factory) -> Callable[[], Workspace]:
@@ -128,15 +187,32 @@ def new_workspace(tmp_path_factory) -> Callable[[], Workspace]:
 
 
 @pytest.fixture(scope="session")
-def make_workspace(new_workspace) -> Callable[..., Workspace]:
-    """Makes a workspace with a phantom dataset, planned (narrower than nnU-Net would) and preprocessed."""
+def planned(tmp_path_factory) -> Path:
+    """The root of a workspace to copy: a phantom, planned (narrower than nnU-Net would) and preprocessed.
 
-    def make(configurations: tuple[str, ...] = ("3d_fullres",), num_training: int = 5, num_test: int = 2) -> Workspace:
+    Made by the first of pytest's workers that needs it, for all of them.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    root = folder / "planned"
+    with FileLock(folder / "planned.lock"):
+        if not root.exists():
+            workspace = Workspace(tmp_path_factory.mktemp("unfinished"))
+            workspace.write_phantom(num_training=5, num_test=2)
+            workspace.run("nnUNetv2_plan_and_preprocess", "-d", 1, "-c", "2d", "3d_fullres", "-npfp", 1, "-np", 1, 1)
+            workspace.shrink_plans()
+            workspace.root.rename(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def make_workspace(planned, new_workspace) -> Callable[[], Workspace]:
+    """Makes a workspace with five training cases and two to predict, ready to be trained on in 2d and 3d_fullres."""
+
+    def make() -> Workspace:
         workspace = new_workspace()
-        workspace.write_phantom(num_training, num_test)
-        arguments = ("-d", 1, "-c", *configurations, "-npfp", 1, "-np", *[1] * len(configurations))
-        workspace.run("nnUNetv2_plan_and_preprocess", *arguments)
-        workspace.shrink_plans()
+        shutil.copytree(planned, workspace.root, dirs_exist_ok=True)
         return workspace
 
     return make

@@ -324,6 +324,7 @@ def test_refusals_say_what_to_do(raw, write_release, tmp_path, monkeypatch):
     assert [path.name for path in raw.iterdir()] == ["Dataset007_Other"]
 
 
+@pytest.mark.host
 def test_a_full_disk_is_one_message_and_no_file_is_torn(raw, write_release, capsys):
     """No file may grow beyond 2 KiB. SimpleITK, which writes the first one for its other header, does not notice."""
     release = write_release(num_cases=1)
@@ -412,6 +413,7 @@ def worker_of(process: subprocess.Popen) -> int:
     return worker
 
 
+@pytest.mark.host
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for worker processes in /proc")
 def test_a_killed_conversion_goes_on_where_it_was_and_leaves_no_worker(raw, write_release, tmp_path, capsys):
     release = write_release("2020", num_cases=3)
@@ -442,6 +444,7 @@ def test_a_killed_conversion_goes_on_where_it_was_and_leaves_no_worker(raw, writ
     assert sorted(path.name for path in raw.iterdir()) == [dataset.name, f"{dataset.name}_findings.csv"]
 
 
+@pytest.mark.host
 def test_ctrl_c_keeps_what_is_done_and_shows_no_traceback(raw, write_release, tmp_path):
     release = write_release(num_cases=2)
     unfinished = raw / ".Dataset007_BraTS2021.unfinished"

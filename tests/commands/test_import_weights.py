@@ -66,6 +66,7 @@ def brain(generator: np.random.Generator) -> np.ndarray:
     return np.where(inside, noise, 0).astype(np.float32)
 
 
+@pytest.mark.host
 def test_nnunet_predicts_what_the_network_says(imported, checkpoint, tmp_path):
     """By hand: z-scores over the brain, its bounding box in the middle of a 240 x 240 slice, one slice at a time."""
     volume = brain(np.random.default_rng(0))
@@ -140,6 +141,7 @@ def test_a_bad_checkpoint_is_one_message_and_nothing_is_written(tmp_path, capsys
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.host
 def test_a_full_disk_is_one_message_and_leaves_nothing_behind(checkpoint, tmp_path, capsys):
     """No file of this process may grow beyond 50 MB; the weights have 200."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -87,6 +87,7 @@ def test_from_download_to_submission(commands, new_workspace):
     run(commands["phantom"])
     assert "6 with segmentation (imagesTr, labelsTr), 1 without (imagesTs)" in run(commands["convert"]).stdout
     assert "Ready to train" in run(commands["doctor"]).stdout
+    workspace.extract_fingerprint()
     run(as_here(commands["plan"]))
     workspace.shrink_plans()
     splits = "splits_final.json"
@@ -167,7 +168,7 @@ def test_own_data_plans_for_cfnet_and_fine_tuning(commands, new_workspace):
 @pytest.mark.slow
 def test_published_network(commands, make_workspace, release_state_dict):
     """The phantom has three regions, the release four classes: fine-tuned, the head's last conv starts anew."""
-    workspace = make_workspace(("2d",), num_test=1)
+    workspace = make_workspace()
     workspace.set_patch_size_2d(32, 32)
     run = partial(workspace.run, "bash", "-euo", "pipefail", "-c")
     run(as_test(commands["train_published"]), nnUNet_n_proc_DA="0")
@@ -175,7 +176,7 @@ def test_published_network(commands, make_workspace, release_state_dict):
     assert (model / "fold_0" / "checkpoint_final.pth").is_file()
     torch.save(release_state_dict, workspace.root / "best.pth")
     run(as_test(commands["import_published"]))
-    assert len(list((workspace.root / "predicted_published").glob("*.nii.gz"))) == 1
+    assert len(list((workspace.root / "predicted_published").glob("*.nii.gz"))) == 2
     assert "Loading pretrained weights" in run(as_test(commands["fine_tune_published"]), nnUNet_n_proc_DA="0").stdout
     assert (model / "fold_1" / "checkpoint_final.pth").is_file()
 

@@ -32,6 +32,7 @@ def test_links_lead_to_files_and_headings(page):
             assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
+@pytest.mark.host
 def test_picture_is_drawn_from_the_code(tmp_path):
     script = tmp_path / "draw_architecture.py"
     script.write_text((DOCS / "draw_architecture.py").read_text())

@@ -14,10 +14,12 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("edition", ["2018", "2020", "2024", "msd"])  # a layout of each kind
 def test_nnunet_plans_the_dataset_and_reference_labels_come_back_as_they_were(edition, new_workspace):
     workspace = new_workspace()
-    told = ("--edition", "2024") if edition == "2024" else ()  # named as in 2023
-    workspace.run("nnunetv2_cfnet", "make_phantom", "-o", "release", "--edition", edition, "-n", 5)
-    workspace.run("nnunetv2_cfnet", "convert_brats", "release", "-d", 1, "-np", 2, *told)
+    named = ("--edition", "2024") if edition == "2024" else ()  # its cases are named as in 2023
+    workspace.run("nnunetv2_cfnet", "make_phantom", "-o", "release", "--edition", edition, "--cases", 5)
+    workspace.run("nnunetv2_cfnet", "convert_brats", "release", "-d", 1, "-np", 2, *named)
     (dataset,) = workspace.raw.glob("Dataset001_*/")
+    workspace.dataset = dataset.name
+    workspace.extract_fingerprint()
     output = workspace.run(
         "nnUNetv2_plan_and_preprocess", "-d", 1, "-npfp", 1, "--no_pp", "--verify_dataset_integrity"
     ).stdout

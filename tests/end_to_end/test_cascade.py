@@ -28,11 +28,10 @@ def add_cascade(plans_file) -> None:
 
 
 def test_cascade_trains_and_predicts(make_workspace, tmp_path):
-    workspace = make_workspace(("3d_fullres",), num_training=5, num_test=1)
+    workspace = make_workspace()
     add_cascade(workspace.plans_file)
     workspace.run("nnUNetv2_preprocess", "-d", 1, "-c", "3d_lowres", "-np", 1)
-    for fold in range(5):  # the next stage needs a segmentation of every training case
-        workspace.train("3d_lowres", fold)
+    workspace.train("3d_lowres", "all")  # the next stage needs a segmentation of every training case
     predicted = workspace.model(TRAINER, "3d_lowres") / "predicted_next_stage" / "3d_cascade_fullres"
     assert len(list(predicted.iterdir())) == 5
 
@@ -41,8 +40,8 @@ def test_cascade_trains_and_predicts(make_workspace, tmp_path):
     architecture = plans["configurations"]["3d_cascade_fullres"]["architecture"]
     assert architecture["arch_kwargs"]["modality_groups"] == [[0, 2], [1, 3]]  # the one-hot channels go to both
 
-    workspace.predict(tmp_path / "lowres", "3d_lowres", "-f", 0)
+    workspace.predict(tmp_path / "lowres", "3d_lowres", "-f", "all")
     workspace.predict(
         tmp_path / "cascade", "3d_cascade_fullres", "-f", 0, "-prev_stage_predictions", tmp_path / "lowres"
     )
-    assert len(list((tmp_path / "cascade").glob("*.nii.gz"))) == 1
+    assert len(list((tmp_path / "cascade").glob("*.nii.gz"))) == 2

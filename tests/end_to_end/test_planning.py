@@ -1,6 +1,7 @@
 """CFNet's own plans through nnU-Net's commands: CFNet's trainer and stock ones, prediction, and shared data."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ PLANS = "nnUNetCFNetPlansM"
 
 @pytest.fixture(scope="module")
 def workspace(new_workspace):
-    """A phantom that nothing but this package's command has planned and preprocessed."""
+    """A phantom that nothing but this package's command has planned, preprocessed by these plans."""
     workspace = new_workspace()
-    workspace.write_phantom(num_training=5, num_test=1)
+    workspace.write_phantom(num_training=5, num_test=2)
     printed = workspace.run("nnunetv2_cfnet", "plan", "-d", 1).stdout
     assert printed.endswith(f"nnUNetv2_preprocess -d 1 -plans_name {PLANS} -c 2d 3d_fullres\n")
     workspace.run("nnUNetv2_preprocess", "-d", 1, "-plans_name", PLANS, "-c", "3d_fullres", "-np", 1)
@@ -37,20 +38,15 @@ def test_cfnets_and_stock_trainers_train_and_predict_it(workspace, tmp_path, tra
     weights = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)["network_weights"]
     assert any(name.startswith("encoder.second.") for name in weights)
     assert any(name.endswith(".running_mean") for name in weights) == (trainer == "nnUNetTrainerBNTiny")
-    workspace.predict(tmp_path, "3d_fullres", "-f", 0, "-p", PLANS, trainer=trainer)
-    assert len(list(tmp_path.glob("*.nii.gz"))) == 1
+    assert len(workspace.probabilities(model, tmp_path)) == 2
 
 
-def test_data_preprocessed_for_it_are_those_of_nnunets_plans(workspace):
-    folder = workspace.preprocessed / workspace.dataset / "nnUNetPlans_3d_fullres"
-
-    def read() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        data = nnUNetDatasetBlosc2(str(folder))
+def test_data_preprocessed_for_it_are_those_of_nnunets_plans(workspace, planned):
+    def read(preprocessed: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        data = nnUNetDatasetBlosc2(str(preprocessed / workspace.dataset / "nnUNetPlans_3d_fullres"))
         return {name: tuple(array[:] for array in data.load_case(name)[:2]) for name in data.identifiers}
 
-    ours = read()
-    workspace.run("nnUNetv2_plan_and_preprocess", "-d", 1, "-c", "3d_fullres", "-npfp", 1, "-np", 1)
-    nnunets = read()
+    ours, nnunets = read(workspace.preprocessed), read(planned / "nnUNet_preprocessed")
     assert len(ours) == 5
     assert ours.keys() == nnunets.keys()
     for name, arrays in ours.items():

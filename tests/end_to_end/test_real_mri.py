@@ -31,6 +31,8 @@ def test_real_mri_is_trained_on_and_predicted_with_its_geometry(new_workspace, t
         num_training_cases=3,
         file_ending=".nii.gz",
     )
+    workspace.dataset = DATASET
+    workspace.extract_fingerprint()
     workspace.run(
         *("nnUNetv2_plan_and_preprocess", "-d", 1, "-c", "3d_fullres", "-npfp", 1, "-np", 1),
         "--verify_dataset_integrity",

@@ -1,13 +1,16 @@
 """One model, trained, continued, validated, predicted and shared with nnU-Net's own commands."""
 
 import json
+import os
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import SimpleITK
 import torch
+from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
 
 from nnunetv2_cfnet.planning.plans import CFNET, cfnet_plans
 
@@ -16,7 +19,7 @@ TRAINER = "nnUNetTrainerCFNetTiny"
 
 @pytest.fixture(scope="module")
 def workspace(make_workspace):
-    return make_workspace(("2d", "3d_fullres"))
+    return make_workspace()
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +32,6 @@ def model(workspace) -> Path:
 def edit_checkpoint(path: Path, **changes: object) -> None:
     checkpoint = torch.load(path, weights_only=False)
     torch.save({**checkpoint, **changes}, path)
-
-
-def predict_from(workspace, model: Path, output: Path) -> dict[str, np.ndarray]:
-    """Probabilities of the held-out cases."""
-    images = workspace.raw / workspace.dataset / "imagesTs"
-    arguments = ("-i", images, "-o", output, "-m", model, "-f", 0, "-device", "cpu", "--disable_tta")
-    workspace.run("nnUNetv2_predict_from_modelfolder", *arguments, "--save_probabilities", "-npp", 1, "-nps", 1)
-    return {path.name: np.load(path)["probabilities"] for path in sorted(output.glob("*.npz"))}
 
 
 def test_model_folder_names_cfnet_with_every_argument(model):
@@ -66,8 +61,8 @@ def test_stock_trainer_predicts_the_same_probabilities(workspace, model, tmp_pat
     as_stock = tmp_path / "as_stock"
     shutil.copytree(model, as_stock)
     edit_checkpoint(as_stock / "fold_0" / "checkpoint_final.pth", trainer_name="nnUNetTrainer")
-    ours = predict_from(workspace, model, tmp_path / "ours")
-    stock = predict_from(workspace, as_stock, tmp_path / "stock")
+    ours = workspace.probabilities(model, tmp_path / "ours")
+    stock = workspace.probabilities(as_stock, tmp_path / "stock")
     assert ours.keys() == stock.keys()
     assert len(ours) == 2
     for name, probabilities in ours.items():
@@ -151,7 +146,8 @@ def test_a_part_is_switched_off_as_the_readme_says(workspace, model):
 def test_plans_of_the_resenc_presets(workspace, model, size):
     """The plan's own network at full width is built; M is trained, with narrow stages, too."""
     plans_name = f"nnUNetResEncUNet{size}Plans"
-    workspace.run("nnUNetv2_plan_experiment", "-d", 1, "-pl", f"nnUNetPlannerResEnc{size}")
+    with mock.patch.dict(os.environ, workspace.environment):
+        plan_experiments([1], f"nnUNetPlannerResEnc{size}")
     plans = json.loads(workspace.plans_file.with_name(f"{plans_name}.json").read_text())
     dataset_json = json.loads((workspace.raw / workspace.dataset / "dataset.json").read_text())
     for configuration in ("2d", "3d_fullres"):
@@ -179,8 +175,10 @@ def test_shared_as_a_zip(workspace, model, tmp_path):
     received.mkdir()
     workspace.run("nnUNetv2_install_pretrained_model_from_zip", archive, nnUNet_results=str(received))
     installed = received / model.relative_to(workspace.results)
-    expected = predict_from(workspace, model, tmp_path / "expected")
-    for name, probabilities in predict_from(workspace, installed, tmp_path / "predicted").items():
+    expected = workspace.probabilities(model, tmp_path / "expected")
+    predicted = workspace.probabilities(installed, tmp_path / "predicted")
+    assert predicted.keys() == expected.keys()
+    for name, probabilities in predicted.items():
         assert np.array_equal(probabilities, expected[name])
 
 
@@ -193,10 +191,14 @@ def test_pretrained_weights_for_labels_with_an_ignore_label(workspace, model):
     dataset_json["labels"] = {"background": 0, "oedema": 1, "core": 2, "ignore": 3}
     del dataset_json["regions_class_order"]
     (other / "dataset.json").write_text(json.dumps(dataset_json))
-    workspace.run("nnUNetv2_plan_and_preprocess", "-d", 2, "-c", "3d_fullres", "-npfp", 1, "-np", 1)
     plans = json.loads(workspace.plans_file.read_text())
     plans["dataset_name"] = other.name
-    (workspace.preprocessed / other.name / "nnUNetPlans.json").write_text(json.dumps(plans))
+    planned = workspace.preprocessed / other.name
+    planned.mkdir()
+    shutil.copy(workspace.plans_file.with_name("dataset_fingerprint.json"), planned)
+    (planned / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (planned / "dataset.json").write_text(json.dumps(dataset_json))
+    workspace.run("nnUNetv2_preprocess", "-d", 2, "-c", "3d_fullres", "-np", 1)
     checkpoint = model / "fold_0" / "checkpoint_final.pth"
     output = workspace.run(
         *("nnUNetv2_train", 2, "3d_fullres", 0, "-tr", TRAINER, "-device", "cpu", "-pretrained_weights", checkpoint),

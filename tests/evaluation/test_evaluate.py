@@ -268,6 +268,7 @@ def test_2d_images_are_evaluated(tmp_path):
     assert values["volume_reference_ml"] == pytest.approx(0.1)
 
 
+@pytest.mark.host
 def test_worker_processes_give_the_same_results(evaluated, tmp_path, monkeypatch):
     # one will do: each takes seconds to start
     monkeypatch.setattr(cases, "workers", lambda _, *arguments, **more: workers(1, *arguments, **more))

@@ -69,6 +69,7 @@ def make_initialised(make_model, tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.host
 def test_a_fresh_process_measures_the_trainer_that_the_folder_names(make_model, own_folders):
     folder = make_model("nnUNetTrainerCFNet", "3d_fullres", REGIONS, patch=32)
     before = {file.name: file.read_text() for file in folder.iterdir()}
