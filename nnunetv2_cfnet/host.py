@@ -18,7 +18,7 @@ def nnunet_variable(variable: str) -> Path:
     """The path in one of VARIABLES; a UserError if it is not set."""
     value = os.environ.get(variable)
     if not value:
-        raise UserError(f"{variable} is not set; mend it with: export {variable}=/path/to/a/folder")
+        raise UserError(f"{variable} is not set; fix it with: export {variable}=/path/to/a/folder")
     return Path(value)
 
 
@@ -26,7 +26,7 @@ def nnunet_folder(variable: str) -> Path:
     """nnunet_variable, and a UserError if it is no folder; nnU-Net makes nnUNet_preprocessed itself."""
     folder = nnunet_variable(variable)
     if variable != "nnUNet_preprocessed" and not folder.is_dir():
-        raise UserError(f"{variable}={folder} is no folder; mend it with: export {variable}=/path/to/a/folder")
+        raise UserError(f"{variable}={folder} is no folder; fix it with: export {variable}=/path/to/a/folder")
     return folder
 
 

@@ -343,9 +343,9 @@ def test_user_site_and_system_site_packages_give_one_hook(tmp_path: Path, wheel:
     assert environment.start(**user) == (str(environment.site_packages / HOOK), "")
 
 
-def test_wheel_holds_the_hook_the_pth_and_the_mark_of_typed_packages(wheel: Path) -> None:
+def test_wheel_holds_all_that_is_no_module(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"nnunetv2_cfnet.pth", "nnunetv2_cfnet/py.typed"} <= set(names)
+    assert {"nnunetv2_cfnet.pth", "nnunetv2_cfnet/py.typed", "nnunetv2_cfnet/report/report.html.jinja"} <= set(names)
     assert [name for name in names if name.startswith(HOOK.as_posix())] == [
         (HOOK / "nnunetv2_cfnet_trainer_hook.py").as_posix()
     ]

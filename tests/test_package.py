@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +19,8 @@ def test_cfnet_is_imported_from_the_package():
 def test_importing_the_package_imports_neither_torch_nor_nnunetv2():
     code = "import sys, nnunetv2_cfnet; assert not {'torch', 'nnunetv2', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_citation_names_this_version():
+    citation = Path(__file__).parents[1] / "CITATION.cff"
+    assert f"\nversion: {nnunetv2_cfnet.__version__}\n" in citation.read_text()

@@ -154,7 +154,7 @@ def _choose_target(raw: Path, dataset_id: int, name: str, source: Source, overwr
 
 
 def _print_source(source: Source, decided: bool) -> None:
-    how = "as their names tell" if decided else "as --edition says"
+    how = "by their names" if decided else "by --edition"
     print(f"{source.folder} holds cases of edition {source.edition.name}, {how}: {_count(source.cases)}.")
     labels = sorted(source.edition.labels.items(), key=lambda item: item[1])
     print(f"Its labels: {', '.join(f'{label} = {tissue}' for tissue, label in labels)}.", flush=True)
@@ -313,8 +313,9 @@ def _write_descriptions(
     elif num_training:
         print("No splits_final.json: five folds take at least five patients with segmentation. Train with fold all.")
     # nnU-Net keeps the splits of an earlier planning, and fails without a word where they differ
-    older = Path(os.environ.get("nnUNet_preprocessed", ""), target.folder.name, SPLITS)
-    if older.is_file() and older.read_text() != splits_json:
+    preprocessed = os.environ.get("nnUNet_preprocessed")
+    older = Path(preprocessed or "", target.folder.name, SPLITS)
+    if preprocessed and older.is_file() and older.read_text() != splits_json:
         print(f"{older} is of an earlier conversion: remove it before you plan, or nnU-Net stops there.")
 
 

@@ -10,7 +10,7 @@
     msd      BRATS_001 (Task01, 4D files)  FLAIR, T1w, T1gd, T2w    1 = ED, 2 = NCR/NET, 3 = ET
 
 What is written for nnU-Net has the order of nnU-Net's own BraTS converters, 1 = ED, 2 = NCR/NET, 3 = ET (4 = RC), and
-the channels T1, T1ce, T2, FLAIR. Source: the releases' own descriptions; DESIGN of this project, section 5.
+the channels T1, T1ce, T2, FLAIR. Source: the releases' own descriptions.
 """
 
 import re

@@ -19,7 +19,7 @@ from nnunetv2_cfnet.brats.labels import read_label_order
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.evaluation.cross_validation import cross_validation
 from nnunetv2_cfnet.files.json_files import read_dataset_json
-from nnunetv2_cfnet.files.volumes import read_segmentation
+from nnunetv2_cfnet.files.volumes import read_label_map
 
 NCR, ET = TISSUES.index("NCR/NET") + 1, TISSUES.index("ET") + 1  # in nnU-Net's order
 
@@ -83,7 +83,7 @@ def _overlap(prediction: Path, reference: Path, order: Mapping[int, str]) -> Ove
     enhancing = [value for value, tissue in order.items() if tissue == "ET"]
     masks = []
     for file in (prediction, reference):
-        voxels = SimpleITK.GetArrayFromImage(read_segmentation(file))
+        voxels = SimpleITK.GetArrayFromImage(read_label_map(file))
         masks.append(np.isin(voxels, enhancing))
     if masks[0].shape != masks[1].shape:
         raise UserError(

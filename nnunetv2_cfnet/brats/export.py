@@ -29,7 +29,7 @@ from nnunetv2_cfnet.files.volumes import (
     geometry_of,
     listing,
     read_geometry,
-    read_segmentation,
+    read_label_map,
     write_volume,
 )
 from nnunetv2_cfnet.files.whole import check_new_folder, whole_file, whole_folder
@@ -205,7 +205,7 @@ def _check_predictions(
 
 def _load(file: Path, order: Mapping[int, str]) -> tuple[np.ndarray, Geometry]:
     """A prediction in nnU-Net's order, uint8 (z, y, x), and where it lies."""
-    image = read_segmentation(file)
+    image = read_label_map(file)
     voxels = SimpleITK.GetArrayViewFromImage(image)
     unknown = [value for value in np.unique(voxels).tolist() if value != 0 and value not in order]
     if unknown:

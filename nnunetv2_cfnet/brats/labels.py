@@ -81,7 +81,7 @@ def read_label_order(dataset_json: dict, file: Path) -> dict[int, str]:
         order = {}
     if not order:
         raise UserError(
-            f"{file}: its labels {json.dumps(labels)} do not tell which value is which tissue. Understood are tissues "
+            f"{file}: its labels {json.dumps(labels)} do not say which value is which tissue. Understood are tissues "
             "by name (edema, ED, SNFH; non-enhancing tumor, necrosis, NCR, NET, NETC; enhancing tumor, ET; resection "
             "cavity, RC) and the regions whole tumor, tumor core and enhancing tumor together. Otherwise add what is "
             'the case to that file, such as "label_order": {"ED": 1, "NCR/NET": 2, "ET": 3}.'
@@ -116,6 +116,6 @@ def _check_class_order(named: Mapping[str, Sequence[int]], dataset_json: dict, f
     if len(class_order) != len(named) or any(value != label for value, label in written.items()):
         raise UserError(
             f"{file}: regions_class_order {class_order} writes other values than the regions "
-            f"{json.dumps(dict(named))} have, so that the labels of the predictions can't be told. Add what is the "
+            f"{json.dumps(dict(named))} have, so that the labels of the predictions are not known. Add what is the "
             'case to that file, such as "label_order": {"ED": 1, "NCR/NET": 2, "ET": 3}.'
         )

@@ -175,7 +175,7 @@ def _read_mapping(file: Path) -> list[dict[str, str]]:
     if not any(column.endswith("_ID") for column in columns):
         raise UserError(
             f"{file} has no column whose name ends in _ID, such as BraTS_2020_subject_ID (its first line: "
-            f"{header[:100]!r}), so that it does not tell which cases are of one patient. Put the release's own table "
+            f"{header[:100]!r}), so that it does not say which cases are of one patient. Put the release's own table "
             "there, or take it away."
         )
     values = ([value.strip() for value in row] for row in rows)

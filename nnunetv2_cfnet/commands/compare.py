@@ -14,9 +14,11 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     trained = parser.add_argument_group("models that nnU-Net trained, by their cross-validation")
-    trained.add_argument("-d", type=int, metavar="ID", help="of their dataset, as in: 1")
-    trained.add_argument("-c", metavar="CONFIGURATION", help="theirs, as in: 3d_fullres")
-    trained.add_argument("--models", nargs="+", metavar="TRAINER__PLANS", help="as their folders are called")
+    trained.add_argument("-d", type=int, metavar="ID", help="number of the dataset, as in: 1")
+    trained.add_argument("-c", metavar="CONFIGURATION", help="as in: 3d_fullres")
+    trained.add_argument(
+        "--models", nargs="+", metavar="TRAINER__PLANS", help="the models, as in: nnUNetTrainerCFNet__nnUNetPlans"
+    )
     add_folds(trained)
     given = parser.add_argument_group("predictions, wherever they are from")
     given.add_argument("--predictions", nargs="+", type=_named_folder, metavar="NAME=FOLDER", help="of each model")
@@ -35,8 +37,8 @@ def run(options: argparse.Namespace) -> int:
     is_given = None not in given and trained == (None, None, None) and options.folds is None
     if not (is_trained or is_given):
         raise UserError(
-            "give either -d, -c and --models, and --folds, for trained models, or --predictions and --reference, and "
-            "-djfile"
+            "give either -d, -c and --models (and --folds, if not all), for trained models, or --predictions and "
+            "--reference (and -djfile, if dataset.json does not lie beside the first predictions)"
         )
     from nnunetv2_cfnet.report.collect import compare_models, compare_predictions
 

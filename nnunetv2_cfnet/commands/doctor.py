@@ -26,7 +26,7 @@ HOOK_FOLDER = Path(__file__).parents[1] / "training" / "hook"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None: it looks at everything."""
+    """There are none."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -68,12 +68,12 @@ def check_version(distribution: str) -> str:
         requirements = [Requirement(line) for line in requires(OURSELVES) or []]
     except PackageNotFoundError:
         raise UserError(
-            f"{OURSELVES} is not installed in this Python; mend it with: pip install . in its source folder"
+            f"{OURSELVES} is not installed in this Python; fix it with: pip install . in its source folder"
         ) from None
     supported = next(
         each.specifier for each in requirements if canonicalize_name(each.name) == canonicalize_name(distribution)
     )
-    remedy = f'(supported: {supported or "any version"}); mend it with: pip install "{distribution}{supported}"'
+    remedy = f'(supported: {supported or "any version"}); fix it with: pip install "{distribution}{supported}"'
     try:
         installed = version(distribution)
     except PackageNotFoundError:
@@ -90,7 +90,7 @@ def _library(distribution: str) -> str:
     except Exception as error:
         raise UserError(
             f"{installed} is installed but cannot be imported ({type(error).__name__}: {error}); "
-            f"mend it with: pip install --force-reinstall {distribution}=={installed}"
+            f"fix it with: pip install --force-reinstall {distribution}=={installed}"
         ) from error
     return f"{installed} at {Path(module.__file__ or '').parent}"
 
@@ -99,7 +99,7 @@ def _device() -> str:
     try:
         import torch
     except Exception as error:
-        raise UserError(f"none without torch ({type(error).__name__}: {error}); mend torch first") from error
+        raise UserError(f"none without torch ({type(error).__name__}: {error}); fix torch first") from error
     if torch.cuda.is_available():
         return f"CUDA, {torch.cuda.get_device_name()}"
     if torch.backends.mps.is_available():
@@ -112,7 +112,7 @@ def _trainer() -> str:
     try:
         import_module("nnunetv2.utilities.find_objects")
     except Exception as error:
-        raise UserError(f"no search without nnunetv2 ({type(error).__name__}: {error}); mend nnunetv2 first") from error
+        raise UserError(f"no search without nnunetv2 ({type(error).__name__}: {error}); fix nnunetv2 first") from error
     try:
         found = find_trainer(TRAINER)
     except RuntimeError as error:  # nnU-Net's own "Could not find"
@@ -123,7 +123,7 @@ def _trainer() -> str:
     # any module on the search path can fail to import, or call sys.exit, and nnU-Net then stops
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"nnU-Net's search for {TRAINER} stops with {type(error).__name__}: {error}; mend that module, or take its "
+            f"nnU-Net's search for {TRAINER} stops with {type(error).__name__}: {error}; fix that module, or take its "
             f"folder off {SEARCH_VARIABLE}={os.environ.get(SEARCH_VARIABLE, '')}"
         ) from error
     ours = getattr(import_module("nnunetv2_cfnet.training.trainers"), TRAINER)
@@ -136,11 +136,18 @@ def _trainer() -> str:
 
 
 def _folder(variable: str) -> str:
-    value = nnunet_variable(variable)
+    try:
+        value = nnunet_variable(variable)
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"{variable} ")) from None  # the line begins with it
     folder = value.absolute()
     if variable == "nnUNet_raw" and not folder.exists():
-        raise UserError(f"{value} does not exist; mend it with: mkdir -p {value}, and put your datasets there")
-    check_place(folder, (), flag=variable)
+        raise UserError(f"{value} does not exist; fix it with: mkdir -p {value}, and put your datasets there")
+    try:
+        check_place(folder, ())
+    except UserError as error:
+        problem = str(error).rpartition(": ")[0]
+        raise UserError(f"{problem}; fix it with: export {variable}=/path/to/a/writable/folder") from None
     return str(value) if folder.exists() else f"{value} (will be made by nnU-Net)"  # as it does with the other two
 
 

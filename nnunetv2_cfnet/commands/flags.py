@@ -15,7 +15,11 @@ def add_dataset_json(parser: "argparse._ActionsContainer", default: str) -> None
 def add_folds(parser: "argparse._ActionsContainer") -> None:
     """--folds; None stands for ALL_FOLDS."""
     parser.add_argument(
-        "--folds", type=int, nargs="+", metavar="F", help=f"of each (default: {' '.join(map(str, ALL_FOLDS))})"
+        "--folds",
+        type=int,
+        nargs="+",
+        metavar="F",
+        help=f"folds of each model (default: {' '.join(map(str, ALL_FOLDS))})",
     )
 
 

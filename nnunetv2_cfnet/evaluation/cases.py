@@ -43,7 +43,7 @@ class Pair(NamedTuple):
 
 
 def check_folders(labels: Path, predictions: Path) -> None:
-    """A UserError if one of them is none."""
+    """A UserError if one of them is no folder."""
     for folder in (labels, predictions):
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder: give the one with the labels, and that of the predictions.")

@@ -5,13 +5,13 @@ nnUNet_preprocessed/DATASET/gt_segmentations/CASE.nii.gz (a copy of nnUNet_raw/D
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_json, read_json_object
 from nnunetv2_cfnet.files.volumes import files_by_case
-from nnunetv2_cfnet.host import nnunet_folder
 
 VALIDATE = "validate them with nnUNetv2_train .. --val"
 
@@ -99,11 +99,10 @@ def _labels(model_folder: Path, ending: str) -> tuple[Path, dict[str, Path]]:
             raise UserError(f"{plans_file}: dataset_name is {json.dumps(dataset)}, no name. {remedy}")
     tried = []
     for variable, subfolder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):
-        try:
-            folder = nnunet_folder(variable) / dataset / subfolder
-        except UserError as error:
-            tried.append(str(error))
+        if not os.environ.get(variable):
+            tried.append(f"{variable} is not set")
             continue
+        folder = Path(os.environ[variable], dataset, subfolder)
         if labels := files_by_case(folder, ending):
             return folder, labels
         tried.append(f"nothing in {folder}")

@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 def check_num_processes(num_processes: int) -> None:
-    """A UserError if there are none."""
+    """A UserError if the number is below 1."""
     if num_processes < 1:
         raise UserError(f"{num_processes} processes can't do anything: give -np at least 1.")
 
@@ -57,8 +57,8 @@ def workers(num_processes: int, doing: str, prepare: Callable[[], None] | None =
         yield executor
     except BrokenProcessPool as error:
         raise UserError(
-            f"A process was killed while {doing}, most likely for want of memory: the same command with a smaller -np "
-            "goes on."
+            f"A process was killed while {doing}, most likely because memory ran out: the same command with a smaller "
+            "-np goes on."
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)  # after the cases at hand

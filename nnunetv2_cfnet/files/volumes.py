@@ -114,7 +114,7 @@ def count_non_finite(path: Path) -> int:
     return num_bad
 
 
-def read_segmentation(file: Path) -> SimpleITK.Image:
+def read_label_map(file: Path) -> SimpleITK.Image:
     """Read a segmentation of three dimensions, to its end, which SimpleITK alone does not need.
 
     Raises:
@@ -152,7 +152,7 @@ def write_image(image: SimpleITK.Image, path: Path) -> None:
         SimpleITK.WriteImage(image, str(path), True)
         count_non_finite(path)
     except BROKEN as error:
-        raise OSError(f"{path} can't be written (a full disk?): {error}") from error
+        raise OSError(f"{path} can't be written (a full disk?): {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:

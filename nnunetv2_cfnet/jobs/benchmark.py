@@ -138,9 +138,9 @@ def _matched(trainers: Sequence[str], num_epochs: int | None) -> dict[str, str]:
         if (epochs := _num_epochs(name)) is None:
             raise UserError(f"nnU-Net finds no trainer {name}.")
         own[name] = epochs
-    numbers = set(own.values()) if num_epochs is None else {num_epochs}
-    if len(numbers) == 1:
-        (number,) = numbers
+    asked = set(own.values()) if num_epochs is None else {num_epochs}
+    if len(asked) == 1:
+        (number,) = asked
         variants = {name: variant for name in own if (variant := _with_epochs(number, name, own[name]))}
         if len(variants) == len(own):
             return variants
@@ -149,9 +149,9 @@ def _matched(trainers: Sequence[str], num_epochs: int | None) -> dict[str, str]:
     else:
         listed = ", ".join(f"{name} {epochs}" for name, epochs in own.items())
         problem = f"Trained for different numbers of epochs ({listed}), models can't be compared."
-    numbers = {*EPOCH_VARIANTS, *own.values()}
-    of_all = [str(n) for n in sorted(numbers) if all(_with_epochs(n, name, own[name]) for name in own)]
-    remedy = f"With these trainers, --epochs can be {', '.join(of_all)}." if of_all else "Take others."
+    known = {*EPOCH_VARIANTS, *own.values()}
+    of_all = [str(n) for n in sorted(known) if all(_with_epochs(n, name, own[name]) for name in own)]
+    remedy = f"With these trainers, --epochs can be {', '.join(of_all)}." if of_all else "Choose other --trainers."
     raise UserError(f"{problem} {remedy}")
 
 

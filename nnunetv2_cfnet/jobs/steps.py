@@ -60,7 +60,7 @@ def find_command(name: str) -> str:
     if path is None:
         install = "pip install . in the source folder of nnunetv2_cfnet"
         if name != "nnunetv2_cfnet":
-            install = "pip install nnunetv2"
+            install = 'pip install "nnunetv2>=2.8,<2.9"'
         raise UserError(f"{name} is neither in {scripts} nor on PATH; install it into this environment with: {install}")
     return path
 

@@ -67,7 +67,7 @@ def resolve_modality_groups(dataset_json: Mapping, plans: Mapping, named: object
         return ModalityGroups(groups, "the paper's pairing (T1, T2) and (T1ce, FLAIR), by channel name")
     return ModalityGroups(
         default_modality_groups(len(names)),
-        "the channel names do not tell the paper's pairing (T1, T2) and (T1ce, FLAIR): first half, second half",
+        "the channel names are not those of the paper's pairing (T1, T2) and (T1ce, FLAIR): first half, second half",
     )
 
 

@@ -143,7 +143,7 @@ def _next_step(dataset: Dataset, plans: Mapping) -> str:
         identifier = configuration.get("data_identifier")  # a configuration that inherits its data has none
         if identifier is None:
             continue
-        is_shared = identifier != f"{plans['plans_name']}_{name}"
+        is_shared = not identifier.startswith(f"{plans['plans_name']}_")
         is_there = is_shared and is_preprocessed(dataset.preprocessed / identifier, dataset.raw)
         (there if is_there else missing).append(name)
     used = f"The data of {DEFAULT_PLANS} are there and are used for {', '.join(there)}. " if there else ""

@@ -39,7 +39,7 @@ def show(dataset_ids: Sequence[int], plans_name: str) -> None:
         folder = nnunet_folder("nnUNet_preprocessed") / dataset_name(number)
         file = folder / f"{plans_name}.json"
         if not file.is_file():
-            names = sorted(path.stem for path in folder.glob("*.json") if path.stem not in NOT_PLANS)
+            names = sorted(path.stem for path in folder.glob("[!.]*.json") if path.stem not in NOT_PLANS)
             there = f"For -p there are {', '.join(names)}." if names else "No plans are there."
             raise UserError(
                 f"{file} does not exist. {there} CFNet's are made by: nnunetv2_cfnet plan -d {number}; nnU-Net's by: "

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters
+from nnunetv2_cfnet.host import find_trainer
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of
 from nnunetv2_cfnet.report.model_cost import MARK
 
@@ -49,7 +49,7 @@ def measure(model_folder: Path, configuration: str, device: str) -> None:
     trainer = make_trainer(model_folder, configuration, device)
     try:
         _print_findings(forward_flops=forward_flops(trainer))
-    except Exception as error:  # a network of anybody's making, which need not work on the meta device
+    except Exception as error:  # a user's network may not work on the meta device
         _print_findings(note=f"FLOPs could not be counted: {_in_one_line(error)}")
     torch.backends.cudnn.benchmark = True  # as nnUNetv2_train sets it
     before, _ = resident_bytes()
@@ -73,7 +73,7 @@ def measure(model_folder: Path, configuration: str, device: str) -> None:
 
 def make_trainer(model_folder: Path, configuration: str, device: str) -> nnUNetTrainer:
     """The trainer that a model folder names, before initialize(), in nnU-Net's folders of the environment."""
-    trainer_class = recursive_find_trainer_class_by_name(model_folder.name.split("__")[0])
+    trainer_class = find_trainer(model_folder.name.split("__")[0])
     trainer = trainer_class(
         # the key is added by nnUNetv2_train, and every trainer takes it out again
         plans=json.loads((model_folder / "plans.json").read_text()) | {"continue_training": False},

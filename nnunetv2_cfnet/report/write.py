@@ -179,7 +179,7 @@ def _model_content(model: Model) -> dict[str, Any]:
 
 
 def check_report_place(out: Path) -> None:
-    """A UserError where no report can be written, for what is there already or for want of rights."""
+    """A UserError where no report can be written, because of what is there already, or of missing rights."""
     check_place(out, (JSON, MARKDOWN, HTML))
     check_place(out / FIGURES, ())
 

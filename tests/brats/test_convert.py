@@ -267,8 +267,7 @@ def test_a_dry_run_checks_and_writes_nothing(raw, write_release, capsys):
     convert_brats(release, 7, dry_run=True, fix_headers=True)
     output = capsys.readouterr().out
     assert (
-        f"{release} holds cases of edition 2021, as their names tell: 2 with segmentation (imagesTr, labelsTr), 0"
-        in output
+        f"{release} holds cases of edition 2021, by their names: 2 with segmentation (imagesTr, labelsTr), 0" in output
     )
     assert f"{raw / 'Dataset007_BraTS2021'} would get 2 with segmentation (imagesTr, labelsTr), 0 without" in output
     assert "Nothing was written." in output
@@ -317,10 +316,10 @@ def test_refusals_say_what_to_do(raw, write_release, tmp_path, monkeypatch):
         convert_brats(release, 1000)
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "absent"))
     assert refusal(release).startswith(
-        f"nnUNet_raw={tmp_path / 'absent'} is no folder; mend it with: export nnUNet_raw="
+        f"nnUNet_raw={tmp_path / 'absent'} is no folder; fix it with: export nnUNet_raw="
     )
     monkeypatch.delenv("nnUNet_raw")
-    assert refusal(release).startswith("nnUNet_raw is not set; mend it with: export nnUNet_raw=")
+    assert refusal(release).startswith("nnUNet_raw is not set; fix it with: export nnUNet_raw=")
     assert [path.name for path in raw.iterdir()] == ["Dataset007_Other"]
 
 

@@ -204,7 +204,7 @@ def in_dataset_json(key: str, values: Iterable, message: str, others: dict = BY_
                 ["edema"],
                 None,
             ],
-            "its labels {json} do not tell which value is which tissue. Understood are tissues by name (edema, ED, "
+            "its labels {json} do not say which value is which tissue. Understood are tissues by name (edema, ED, "
             "SNFH; non-enhancing tumor, necrosis, NCR, NET, NETC; enhancing tumor, ET; resection cavity, RC) and the "
             "regions whole tumor, tumor core and enhancing tumor together. Otherwise add what is the case to that "
             'file, such as "label_order": {{"ED": 1, "NCR/NET": 2, "ET": 3}}.',

@@ -79,7 +79,7 @@ def test_a_user_error_is_one_message_and_exit_code_2_of_the_console_script():
     command = Path(sysconfig.get_path("scripts"), "nnunetv2_cfnet")
     result = subprocess.run([command, "compare", "-d", "1"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert (result.returncode, result.stdout) == (2, "")
-    assert re.fullmatch("nnunetv2_cfnet compare: give either -d, -c and --models, .*\n", result.stderr)
+    assert re.fullmatch("nnunetv2_cfnet compare: give either -d, -c and --models .*\n", result.stderr)
 
 
 def raising(error) -> Callable[[object], int]:

@@ -70,9 +70,9 @@ def test_folders_are_left_to_nnunet_to_make(ask, name, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "folder", "cross", "answer"),
     [
-        *((name, None, name, f"is not set; mend it with: export {name}=") for name in FOLDERS),
+        *((name, None, name, f"is not set; fix it with: export {name}=") for name in FOLDERS),
         # nnU-Net only reads it: a missing one is a typing error, or the user's to make
-        ("nnUNet_raw", "typo", "nnUNet_raw", "does not exist; mend it with: mkdir -p {}"),
+        ("nnUNet_raw", "typo", "nnUNet_raw", "does not exist; fix it with: mkdir -p {}"),
         # below a file nobody can write, root included
         ("nnUNet_results", "a file/results", "nnUNet_results", "is a file, and a folder is to be written there"),
         ("nnUNet_extTrainer", None, "trainer", f'export nnUNet_extTrainer="{doctor.HOOK_FOLDER}"'),
@@ -172,4 +172,4 @@ def test_a_terminal_without_ticks_gets_words(monkeypatch, tmp_path):
     text = terminal.read()
     assert "[ok] nnUNet_raw: " in text
     assert "B\\xe4r" in text
-    assert "[FAILED] nnUNet_results: nnUNet_results is not set" in text
+    assert "[FAILED] nnUNet_results: is not set; fix it with: export nnUNet_results=" in text

@@ -205,7 +205,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_pa
 
 def test_absent_nnunet_commands_are_named_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: None)
-    with pytest.raises(UserError, match=r"nnUNetv2_plan_and_preprocess is neither in .* pip install nnunetv2"):
+    with pytest.raises(UserError, match=r'nnUNetv2_plan_and_preprocess is neither in .* pip install "nnunetv2'):
         demo.run_demo(tmp_path / "out", "cpu")
     assert not (tmp_path / "out").exists()
 

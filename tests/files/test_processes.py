@@ -25,7 +25,9 @@ def test_results_are_in_the_order_of_the_cases(capsys):
 
 
 def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():
-    with pytest.raises(UserError, match=r"A process was killed while checking, most likely for want of memory: .* -np"):
+    with pytest.raises(
+        UserError, match=r"A process was killed while checking, most likely because memory ran out: .* -np"
+    ):
         in_parallel(kill_itself, [1], 1, "checking")
 
 

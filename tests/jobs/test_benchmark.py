@@ -218,7 +218,7 @@ def test_the_published_network_is_benchmarked_in_2d(nnunet, tmp_path, capsys):
         ),
         (
             ("--trainers", PUBLISHED, "nnUNetTrainerBN"),
-            "(nnUNetTrainerCFNetPublished 200, nnUNetTrainerBN 1000), models can't be compared. Take others.",
+            "CFNetPublished 200, nnUNetTrainerBN 1000), models can't be compared. Choose other --trainers.",
         ),
         (("-c", "foo"), "-c foo: nnUNetPlans can have 2d, 3d_fullres, 3d_lowres."),
         (("-np", 0), "0 processes can't do anything: give -np at least 1."),

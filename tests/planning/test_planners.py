@@ -437,7 +437,7 @@ def test_a_variable_that_is_not_set_is_named(make_dataset, monkeypatch, capsys, 
     make_dataset()
     monkeypatch.delenv(variable)
     assert cli.main(["plan", "-d", "1"]) == 2
-    assert f"{variable} is not set; mend it with: export {variable}=" in capsys.readouterr().err
+    assert f"{variable} is not set; fix it with: export {variable}=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
