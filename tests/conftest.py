@@ -28,9 +28,12 @@ torch.set_num_threads(1)
 DATA = Path(__file__).parent / "data"
 TRAINERS = DATA / "trainers"
 
-# Files and folders whose tests mostly start processes or environments, or count large networks (benchmarks), and the
-# fixtures that start nnU-Net. Other tests are marked where they stand.
-HOST_PLACES = ("end_to_end", "benchmarks", "test_install.py", "test_browser.py", "test_ddp.py", "test_processes.py")
+# Files and folders whose tests mostly start nnU-Net (its planning, its search), processes or environments, or build
+# large networks, and the fixtures that start nnU-Net. Other tests are marked where they stand.
+HOST_PLACES = (
+    *("end_to_end", "benchmarks", "jobs", "test_install.py", "test_planners.py", "test_browser.py", "test_ddp.py"),
+    *("test_processes.py", "test_published.py", "test_published_weights.py"),
+)
 HOST_FIXTURES = {"new_workspace", "make_workspace"}
 # Workers take files in this order, the longest first, so that none is left alone with one of them in the end.
 LONGEST_FIRST = (

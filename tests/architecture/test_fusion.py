@@ -112,6 +112,7 @@ def test_every_fusion_gives_its_channels_and_each_parameter_a_gradient(name, mer
     assert [name for name, parameter in fusion.named_parameters() if parameter.grad is None] == []
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("merge", MERGES)
 def test_fusion_is_finite_in_fp16_over_two_million_voxels(merge):
     fusion = make_fusion(3, merge, channels=4, output_channels=4)
