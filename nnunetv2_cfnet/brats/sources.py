@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunetv2_cfnet.brats.editions import AUTO, EDITIONS, Edition, decide_edition, editions_of
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, shared_geometry
 
 NIFTI = (".nii.gz", ".nii")
 SEGMENTATION = "seg"
@@ -34,6 +35,14 @@ class SourceCase:
     @property
     def is_training(self) -> bool:
         return bool(self.files.get(SEGMENTATION))
+
+    def read_geometry(self) -> Geometry:
+        """What most of its files have; only headers are read.
+
+        Raises:
+            OSError: one of them can't be read.
+        """
+        return shared_geometry([read_geometry(paths[0]) for paths in self.files.values()])
 
 
 @dataclass
