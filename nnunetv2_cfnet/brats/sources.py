@@ -1,7 +1,9 @@
 """Cases of a BraTS release, in any layout of folders."""
 
 import csv
+import errno
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -64,7 +66,7 @@ def find_cases(folder: Path, edition: str = AUTO) -> Source:
             BraTS name, any name before a channel's suffix is a case's.
 
     Raises:
-        UserError: no folder, no cases, names that do not settle the edition, or a name_mapping.csv that cannot be read.
+        UserError: no folder, no cases, names that do not settle the edition, or something that can't be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give the one that the release was unpacked to.")
@@ -99,17 +101,41 @@ def stem(path: Path) -> str:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """All files, sorted, without hidden ones and what macOS adds to archives."""
+    """All files, sorted, without hidden ones and what macOS adds to archives.
+
+    Raises:
+        UserError: a folder can't be read: its cases would be missing without a word.
+    """
     files: list[Path] = []
     visited = set()  # links may lead in circles
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(parent) in visited:
-            folders.clear()
-            continue
-        visited.add(os.path.realpath(parent))
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        files += [path for name in names if not _is_hidden(name) and (path := Path(parent, name)).is_file()]
+    try:
+        for parent, folders, names in os.walk(folder, onerror=_stop, followlinks=True):
+            if os.path.realpath(parent) in visited:
+                folders.clear()
+                continue
+            visited.add(os.path.realpath(parent))
+            folders[:] = sorted(name for name in folders if not _is_hidden(name))
+            files += [path for name in names if not _is_hidden(name) and _is_file(path := Path(parent, name))]
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} can't be read ({error.strerror}), and cases may be missing without it. Make it "
+            "readable, or give a folder without it."
+        ) from error
     return sorted(files)
+
+
+def _stop(error: OSError) -> None:
+    raise error
+
+
+def _is_file(path: Path) -> bool:
+    """Path.is_file, which also says no where it can't tell, depending on the version of Python."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # a link to nothing
+            return False
+        raise
 
 
 def _is_hidden(name: str) -> bool:
