@@ -9,7 +9,7 @@ checked against it, and predictions must lie where it lies: in any axis order, o
 """
 
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,15 @@ import numpy as np
 import SimpleITK
 from tqdm import tqdm
 
-from nnunetv2_cfnet.brats.editions import AUTO, EDITIONS, TISSUES, Edition, decide_edition, editions_of
+from nnunetv2_cfnet.brats.editions import (
+    AUTO,
+    EDITIONS,
+    TISSUES,
+    Edition,
+    decide_edition,
+    editions_of,
+    refuse_other_tumours,
+)
 from nnunetv2_cfnet.brats.enhancing import choose_threshold, relabel_small_enhancing
 from nnunetv2_cfnet.brats.labels import read_label_order
 from nnunetv2_cfnet.brats.sources import find_cases
@@ -133,7 +141,8 @@ def _prediction_files(predictions: Path, dataset_json: dict) -> dict[str, Path]:
     return files
 
 
-def _decide_edition(given: str | None, dataset_json: dict, names: Iterable[str], predictions: Path) -> Edition:
+def _decide_edition(given: str | None, dataset_json: dict, names: Collection[str], predictions: Path) -> Edition:
+    refuse_other_tumours(names, str(predictions))
     if given is not None:
         return EDITIONS[given]
     if "edition" not in dataset_json:

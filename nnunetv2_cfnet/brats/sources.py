@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_cfnet.brats.editions import AUTO, EDITIONS, Edition, decide_edition, editions_of
+from nnunetv2_cfnet.brats.editions import AUTO, EDITIONS, Edition, decide_edition, editions_of, refuse_other_tumours
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, shared_geometry
 
@@ -66,12 +66,14 @@ def find_cases(folder: Path, edition: str = AUTO) -> Source:
             BraTS name, any name before a channel's suffix is a case's.
 
     Raises:
-        UserError: no folder, no cases, names that do not settle the edition, or something that can't be read.
+        UserError: no folder, no cases, cases of other tumours, names that do not settle the edition, or something that
+            can't be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give the one that the release was unpacked to.")
     files = _files_below(folder)
     images = [path for path in files if path.name.endswith(NIFTI)]
+    refuse_other_tumours((name for path in images for name in (path.name, path.parent.name)), str(folder))
     claims = [_claim(path, EDITIONS.values()) for path in images]
     if edition != AUTO and not any(name for name, _ in claims):
         claims = [_claim(path, [EDITIONS[edition]], any_name=True) for path in images]

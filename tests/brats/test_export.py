@@ -399,6 +399,16 @@ def test_a_model_of_another_edition_than_the_cases_asks_whose_labels(tmp_path):
     assert read(tmp_path / "out" / "BraTS-GLI-00001-000.nii.gz").max() == 3
 
 
+@pytest.mark.parametrize("recorded", [{}, {"edition": "2024"}])
+@pytest.mark.parametrize("edition", [None, "2024"])
+def test_predictions_of_other_tumours_are_refused_by_name(tmp_path, edition, recorded):
+    write_predictions(tmp_path / "predictions", {"BraTS-PED-00001-000": with_enhancing(2)}, {**BY_NAME, **recorded})
+    message = refuse(tmp_path, edition=edition)
+    assert message.startswith(
+        f"BraTS-PED is not supported: {tmp_path / 'predictions'} holds BraTS-PED-00001-000, which"
+    )
+
+
 def test_source_names_that_clash_are_refused(tmp_path):
     arrays = {"a": with_enhancing(1), "b": with_enhancing(2)}
     write_predictions(tmp_path / "predictions", arrays, {**BY_NAME, "source_cases": {"a": "b"}})

@@ -188,6 +188,28 @@ def test_any_name_will_do_where_none_is_of_brats(tmp_path):
         find_cases(tmp_path)
 
 
+@pytest.mark.parametrize("edition", ["auto", "2023", "2024"])
+@pytest.mark.parametrize(
+    ("name", "tumour"),
+    [
+        ("BraTS-PED-00002-000", "BraTS-PED is not supported: .*BraTS-PED-00002-000.*, which is of paediatric tumours"),
+        ("BraTS-MEN-00000-000", "BraTS-MEN is not supported: .*, which is of meningioma"),
+        ("BraTS-MEN-RT-0000-1", "BraTS-MEN is not supported: .*, which is of meningioma"),
+        ("BraTS-MET-00001-000", "BraTS-MET is not supported: .*, which is of metastases"),
+        ("BraTS-GoAT-00001", "BraTS-GoAT is not supported: .*, which is of several tumours"),
+        ("brats-ped-00002-000", "brats-ped is not supported: .*, which is of paediatric tumours"),
+    ],
+)
+def test_other_tumours_are_refused_by_name(tmp_path, name, tumour, edition):
+    """Alone, and beside glioma."""
+    add_case(tmp_path / name, name, "2023")
+    for _ in range(2):
+        with pytest.raises(UserError, match=tumour) as error:
+            find_cases(tmp_path, edition)
+        assert "--edition" not in str(error.value)
+        add_case(tmp_path / "BraTS-GLI-00000-000", "BraTS-GLI-00000-000", "2023")
+
+
 def test_several_editions_are_refused(tmp_path):
     add_case(tmp_path, FIRST)
     add_case(tmp_path, SECOND)
