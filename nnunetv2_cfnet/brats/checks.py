@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK
 
-from nnunetv2_cfnet.brats.editions import CHANNELS, Edition
+from nnunetv2_cfnet.brats.editions import CHANNELS, Edition, editions_of
 from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
 from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase
 from nnunetv2_cfnet.files.volumes import (
@@ -87,7 +87,7 @@ def inspect_case(case: SourceCase, edition: Edition) -> Inspection:
     for volume in modalities:
         defects += _check_intensities(volume)
     if segmentation:
-        defects += _check_labels(segmentation, edition)
+        defects += _check_labels(segmentation, edition, case.name)
     if modalities:
         defects += _check_against_most(modalities, segmentation)
     findings = [
@@ -312,11 +312,13 @@ def _mutual_information(codes: np.ndarray, others: np.ndarray) -> float:
 # Voxels
 
 
-def _check_labels(segmentation: Volume, edition: Edition) -> Defects:
+def _check_labels(segmentation: Volume, edition: Edition, case_name: str) -> Defects:
     try:
         edition.to_nnunet(segmentation.array)
     except ValueError as error:
-        return [(Kind.LABELS, f"{segmentation.title}: {error}. Mend them, or say what they are with --edition.")]
+        named = editions_of(case_name) == [edition.name]
+        remedy = "Mend them" if named else "Mend them, or say what they are with --edition"
+        return [(Kind.LABELS, f"{segmentation.title}: {error}. {remedy}.")]
     return []
 
 

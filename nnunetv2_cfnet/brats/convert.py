@@ -28,7 +28,7 @@ from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase, find_
 from nnunetv2_cfnet.brats.splits import make_splits
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel
-from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, reason, shared_geometry, write_volume
+from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, reason, write_volume
 from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.host import nnunet_folder
 
@@ -241,7 +241,7 @@ def convert_case(case: SourceCase, edition: Edition, folder: Path, symlink: bool
         channel: images_folder / f"{case.name}_{number:04d}{FILE_ENDING}" for number, channel in enumerate(CHANNELS)
     }
     missing = {channel: path for channel, path in images.items() if not path.exists()}
-    geometry = shared_geometry([read_geometry(paths[0]) for paths in case.files.values()])
+    geometry = case.read_geometry()
     volumes = _read(case.files[CHANNELS[0]][0]) if edition.volumes and missing else None
     for channel, path in missing.items():
         with whole_file(path, made_in=folder / IN_WORK) as unfinished:

@@ -84,8 +84,10 @@ def _relabel(segmentation: np.ndarray, mapping: dict[int, int], edition: str) ->
 _UNTIL_2021 = {"NCR/NET": 1, "ED": 2, "ET": 4}
 _SUFFIXES_UNTIL_2021 = {"T1": "_t1", "T1ce": "_t1ce", "T2": "_t2", "FLAIR": "_flair", "seg": "_seg"}
 _SUFFIXES_SINCE_2023 = {"T1": "-t1n", "T1ce": "-t1c", "T2": "-t2w", "FLAIR": "-t2f", "seg": "-seg"}
-# glioma, and glioma of sub-Saharan Africa; other tumours of these years (PED, ..) number their tissues differently
-_SINCE_2023 = re.compile(r"(?P<patient>BraTS-(?:GLI|SSA)-\d+)-\d+")
+_SINCE_2023 = re.compile(r"(?P<patient>BraTS-(?:GLI|SSA)-\d+)-\d+")  # glioma, and glioma of sub-Saharan Africa
+# What else has such names, and other labels: in PED of 2024, 1 is enhancing tumour.
+_OTHER_TUMOURS = {"PED": "paediatric tumours", "MEN": "meningioma", "MET": "metastases", "GOAT": "several tumours"}
+_OF_OTHER_TUMOURS = re.compile(f"BraTS-({'|'.join(_OTHER_TUMOURS)})(?=-(?:RT-)?[0-9])", re.IGNORECASE)
 
 EDITIONS = {
     edition.name: edition
@@ -115,6 +117,20 @@ AUTO = "auto"
 def editions_of(case_name: str) -> list[str]:
     """The editions whose case names look like this."""
     return [name for name, edition in EDITIONS.items() if edition.case_name.fullmatch(case_name)]
+
+
+def refuse_other_tumours(names: Iterable[str], where: str) -> None:
+    """Files or cases of other tumours, which no edition has the labels for.
+
+    Raises:
+        UserError: there is one; names the tumour.
+    """
+    for name in names:
+        if match := _OF_OTHER_TUMOURS.match(name):
+            raise UserError(
+                f"{match[0]} is not supported: {where} holds {name}, which is of {_OTHER_TUMOURS[match[1].upper()]}, "
+                "and only glioma is known here (BraTS-GLI, BraTS-SSA). Give a folder without such cases."
+            )
 
 
 def decide_edition(case_names: Iterable[str], where: str) -> Edition:

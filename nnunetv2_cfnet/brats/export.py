@@ -5,11 +5,11 @@
                             -> the edition's labels, the source's name and geometry, in OUT
 
 Names are those of the predictions, or what dataset.json's source_cases calls them. Where the source is given, they are
-checked against it and lie where it lies.
+checked against it, and predictions must lie where it lies: in any axis order, or without a header.
 """
 
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,15 @@ import numpy as np
 import SimpleITK
 from tqdm import tqdm
 
-from nnunetv2_cfnet.brats.editions import AUTO, EDITIONS, TISSUES, Edition, decide_edition, editions_of
+from nnunetv2_cfnet.brats.editions import (
+    AUTO,
+    EDITIONS,
+    TISSUES,
+    Edition,
+    decide_edition,
+    editions_of,
+    refuse_other_tumours,
+)
 from nnunetv2_cfnet.brats.enhancing import choose_threshold, relabel_small_enhancing
 from nnunetv2_cfnet.brats.labels import read_label_order
 from nnunetv2_cfnet.brats.sources import find_cases
@@ -27,8 +35,8 @@ from nnunetv2_cfnet.files.volumes import (
     Geometry,
     files_by_case,
     geometry_of,
+    in_axis_order_of,
     listing,
-    read_geometry,
     read_label_map,
     write_volume,
 )
@@ -50,7 +58,8 @@ def export_brats(
         predictions: a folder that nnUNetv2_predict wrote; its dataset.json says which label is which tissue.
         out: must be new or empty; it is there complete or not at all.
         edition: a name of EDITIONS; without it what dataset.json records, or what the case names tell.
-        like: the release's cases that were predicted; names are checked against it, and geometry is taken from there.
+        like: the release's cases that were predicted; names and geometry are checked against it, and predictions in
+            another axis order are turned to its own.
         et_threshold: cases with fewer voxels of enhancing tumour get them as NCR/NET; "auto" chooses it with `cv`.
         cv: model folder with cross-validation predictions.
         zip_archive: also write OUT.zip.
@@ -82,10 +91,10 @@ def export_brats(
     num_changed = 0
     with whole_folder(out) as folder:
         for name, file in tqdm(files.items(), desc="Writing", unit="case"):
-            segmentation, geometry = _load(file, order)
+            segmentation, geometry, _ = _load(file, order, geometries.get(name))
             num_changed += relabel_small_enhancing(segmentation, threshold)
             image = SimpleITK.GetImageFromArray(target.from_nnunet(segmentation))
-            write_volume(image, geometries.get(name, geometry), folder / f"{name}.nii.gz")
+            write_volume(image, geometry, folder / f"{name}.nii.gz")
         if zip_archive:
             with whole_file(archive) as unfinished:
                 _write_zip(folder, unfinished)
@@ -132,7 +141,8 @@ def _prediction_files(predictions: Path, dataset_json: dict) -> dict[str, Path]:
     return files
 
 
-def _decide_edition(given: str | None, dataset_json: dict, names: Iterable[str], predictions: Path) -> Edition:
+def _decide_edition(given: str | None, dataset_json: dict, names: Collection[str], predictions: Path) -> Edition:
+    refuse_other_tumours(names, str(predictions))
     if given is not None:
         return EDITIONS[given]
     if "edition" not in dataset_json:
@@ -154,7 +164,7 @@ def _decide_edition(given: str | None, dataset_json: dict, names: Iterable[str],
 
 
 def _source_geometries(like: Path, edition: Edition, files: Mapping[str, Path]) -> dict[str, Geometry]:
-    """The geometry of each case's T1; only headers are read."""
+    """Where each case lies."""
     cases = {case.name: case for case in find_cases(like, edition.name).cases}
     for names, problem in (
         (files.keys() - cases.keys(), f"predictions without a case in {like}"),
@@ -167,11 +177,8 @@ def _source_geometries(like: Path, edition: Edition, files: Mapping[str, Path]) 
             )
     geometries = {}
     for name in files:
-        paths = cases[name].files.get("T1")
-        if not paths:
-            raise UserError(f"{like}: {name} has no T1 to take the geometry from.")
         try:
-            geometries[name] = read_geometry(paths[0])
+            geometries[name] = cases[name].read_geometry()
         except OSError as error:
             raise UserError(f"{error}. Unpack it again.") from None
     return geometries
@@ -180,10 +187,12 @@ def _source_geometries(like: Path, edition: Edition, files: Mapping[str, Path]) 
 def _check_predictions(
     files: Mapping[str, Path], order: Mapping[int, str], edition: Edition, geometries: Mapping[str, Geometry]
 ) -> None:
-    """Refuse what can't be exported, before anything is written; say whose geometry changes."""
-    moved = []
+    """Refuse what can't be exported, before anything is written; say whose geometry changes, and how."""
+    changed: dict[str, list[str]] = {}
     for name, file in tqdm(files.items(), desc="Checking", unit="case"):
-        segmentation, geometry = _load(file, order)
+        segmentation, _, change = _load(file, order, geometries.get(name))
+        if change:
+            changed.setdefault(change, []).append(name)
         tissues = [tissue for label, tissue in enumerate(TISSUES, start=1) if (segmentation == label).any()]
         without_label = [tissue for tissue in tissues if tissue not in edition.labels]
         if without_label:
@@ -191,21 +200,15 @@ def _check_predictions(
                 f"{file} has {', '.join(without_label)}, for which edition {edition.name} has no label. Choose another "
                 "--edition."
             )
-        source = geometries.get(name, geometry)
-        if source.size != geometry.size:
-            raise UserError(
-                f"{file} has {listing(geometry.size)} voxels, its source has {listing(source.size)}. Predict the "
-                "source's images."
-            )
-        if difference := geometry.differences(source):
-            moved.append(f"{name}: {difference}")
-    if moved:
-        print(f"{len(moved)} predictions lie elsewhere than their source, whose geometry is written ({moved[0]}).")
+    for change, names in changed.items():
+        print(f"{len(names)} predictions {change}: {', '.join(names)}.")
 
 
-def _load(file: Path, order: Mapping[int, str]) -> tuple[np.ndarray, Geometry]:
-    """A prediction in nnU-Net's order, uint8 (z, y, x), and where it lies."""
-    image = read_label_map(file)
+def _load(file: Path, order: Mapping[int, str], source: Geometry | None) -> tuple[np.ndarray, Geometry, str]:
+    """A prediction in nnU-Net's order, uint8 (z, y, x), where it lies, and what was changed to lie as its source."""
+    image, change = read_label_map(file), ""
+    if source:
+        image, change = _placed(file, image, source)
     voxels = SimpleITK.GetArrayViewFromImage(image)
     unknown = [value for value in np.unique(voxels).tolist() if value != 0 and value not in order]
     if unknown:
@@ -216,7 +219,24 @@ def _load(file: Path, order: Mapping[int, str]) -> tuple[np.ndarray, Geometry]:
     segmentation = np.zeros(voxels.shape, dtype=np.uint8)
     for value, tissue in order.items():
         segmentation[voxels == value] = TISSUES.index(tissue) + 1
-    return segmentation, geometry_of(image)
+    return segmentation, source or geometry_of(image), change
+
+
+def _placed(file: Path, image: SimpleITK.Image, source: Geometry) -> tuple[SimpleITK.Image, str]:
+    """An image with its voxels in the source's order, and what was changed for that, in words; nothing is resampled."""
+    own = geometry_of(image)
+    if own.fits(source):
+        return image, ""
+    turned = in_axis_order_of(source, image)
+    if geometry_of(turned).fits(source):
+        return turned, "are in another axis order than their source and are turned to its own, voxel for voxel"
+    if own.is_lost and own.size == source.size:
+        return image, "have lost their header and get their source's, with their voxels taken to be in its order"
+    if source.size not in (own.size, turned.GetSize()):
+        difference = f"has {listing(own.size)} voxels, its source has {listing(source.size)}"
+    else:
+        difference = f"lies elsewhere than its source, in any axis order: {own.differences(source)}"
+    raise UserError(f"{file} {difference}. Predict the source's images.")
 
 
 def _write_zip(folder: Path, archive: Path) -> None:

@@ -1,14 +1,17 @@
 """Cases of a BraTS release, in any layout of folders."""
 
 import csv
+import errno
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_cfnet.brats.editions import AUTO, EDITIONS, Edition, decide_edition, editions_of
+from nnunetv2_cfnet.brats.editions import AUTO, EDITIONS, Edition, decide_edition, editions_of, refuse_other_tumours
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, shared_geometry
 
 NIFTI = (".nii.gz", ".nii")
 SEGMENTATION = "seg"
@@ -35,6 +38,14 @@ class SourceCase:
     def is_training(self) -> bool:
         return bool(self.files.get(SEGMENTATION))
 
+    def read_geometry(self) -> Geometry:
+        """What most of its files have; only headers are read.
+
+        Raises:
+            OSError: one of them can't be read.
+        """
+        return shared_geometry([read_geometry(paths[0]) for paths in self.files.values()])
+
 
 @dataclass
 class Source:
@@ -55,12 +66,14 @@ def find_cases(folder: Path, edition: str = AUTO) -> Source:
             BraTS name, any name before a channel's suffix is a case's.
 
     Raises:
-        UserError: no folder, no cases, names that do not settle the edition, or a name_mapping.csv that cannot be read.
+        UserError: no folder, no cases, cases of other tumours, names that do not settle the edition, or something that
+            can't be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give the one that the release was unpacked to.")
     files = _files_below(folder)
     images = [path for path in files if path.name.endswith(NIFTI)]
+    refuse_other_tumours((name for path in images for name in (path.name, path.parent.name)), str(folder))
     claims = [_claim(path, EDITIONS.values()) for path in images]
     if edition != AUTO and not any(name for name, _ in claims):
         claims = [_claim(path, [EDITIONS[edition]], any_name=True) for path in images]
@@ -90,17 +103,41 @@ def stem(path: Path) -> str:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """All files, sorted, without hidden ones and what macOS adds to archives."""
+    """All files, sorted, without hidden ones and what macOS adds to archives.
+
+    Raises:
+        UserError: a folder can't be read: its cases would be missing without a word.
+    """
     files: list[Path] = []
     visited = set()  # links may lead in circles
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(parent) in visited:
-            folders.clear()
-            continue
-        visited.add(os.path.realpath(parent))
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        files += [path for name in names if not _is_hidden(name) and (path := Path(parent, name)).is_file()]
+    try:
+        for parent, folders, names in os.walk(folder, onerror=_stop, followlinks=True):
+            if os.path.realpath(parent) in visited:
+                folders.clear()
+                continue
+            visited.add(os.path.realpath(parent))
+            folders[:] = sorted(name for name in folders if not _is_hidden(name))
+            files += [path for name in names if not _is_hidden(name) and _is_file(path := Path(parent, name))]
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} can't be read ({error.strerror}), and cases may be missing without it. Make it "
+            "readable, or give a folder without it."
+        ) from error
     return sorted(files)
+
+
+def _stop(error: OSError) -> None:
+    raise error
+
+
+def _is_file(path: Path) -> bool:
+    """Path.is_file, which also says no where it can't tell, depending on the version of Python."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # a link to nothing
+            return False
+        raise
 
 
 def _is_hidden(name: str) -> bool:

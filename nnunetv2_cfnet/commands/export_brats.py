@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--like",
         type=Path,
         metavar="SOURCE",
-        help="the release's cases that were predicted: checked against, and the geometry is taken from there",
+        help="the release's cases that were predicted: names and geometry are checked against it",
     )
     parser.add_argument(
         "--et-threshold",

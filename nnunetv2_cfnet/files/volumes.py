@@ -52,12 +52,20 @@ class Geometry(NamedTuple):
             differing.append(("direction", self.direction, other.direction))
         return ", ".join(f"{name} {listing(own)} against {listing(theirs)}" for name, own, theirs in differing)
 
+    def fits(self, other: "Geometry") -> bool:
+        """Tell whether voxels lie where the other's do."""
+        return self.size == other.size and not self.differences(other)
+
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether this is what writers leave that were given no header, or nibabel's identity."""
+        directions = [tuple(np.diag(diagonal).ravel()) for diagonal in ((1, 1, 1), (-1, -1, 1))]  # of ITK, of nibabel
+        return self.spacing_mm == (1, 1, 1) and self.origin_mm == (0, 0, 0) and self.direction in directions
+
 
 def shared_geometry(geometries: Sequence[Geometry]) -> Geometry:
     """The one that most of them are near, the first of equally many: what the others are measured against."""
-    return max(
-        geometries, key=lambda one: sum(one.size == other.size and not one.differences(other) for other in geometries)
-    )
+    return max(geometries, key=lambda one: sum(one.fits(other) for other in geometries))
 
 
 def files_by_case(folder: Path, ending: str) -> dict[str, Path]:
@@ -74,6 +82,12 @@ def geometry_of(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
     dimension = image.GetDimension()
     direction = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
     return Geometry(image.GetSize()[:3], image.GetSpacing()[:3], image.GetOrigin()[:3], tuple(direction.ravel()))
+
+
+def in_axis_order_of(geometry: Geometry, image: SimpleITK.Image) -> SimpleITK.Image:
+    """The image with its axes swapped and flipped to run as the geometry's do; each voxel stays where it lies."""
+    order = SimpleITK.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(geometry.direction)
+    return SimpleITK.DICOMOrient(image, order)
 
 
 def read_geometry(path: Path) -> Geometry:

@@ -57,8 +57,7 @@ PLANTED = {
     Kind.HEADER: f"{FILE} has another header than {FIRST}: origin (0, 239, 0) against (0, -239, 0), direction "
     "(-1, 0, 0, 0, -1, 0, 0, 0, 1) against (1, 0, 0, 0, 1, 0, 0, 0, 1); but their voxels align. --fix-headers gives it "
     "the latter's header.",
-    Kind.LABELS: f"{SEG}: labels [7] are not of edition 2021, which has [1, 2, 4]. Mend them, or say what they are "
-    "with --edition.",
+    Kind.LABELS: f"{SEG}: labels [7] are not of edition 2021, which has [1, 2, 4]. Mend them.",
     Kind.NON_FINITE: f"{FILE} has 1 voxels that are NaN or infinite. Set them to what they should be.",
     Kind.EMPTY: f"{FILE} is empty: all its voxels are 0. Fetch it anew.",
     Kind.OUTSIDE: f"{SEG}: 30% of it lies outside the brain (more than 5%). Is it of this case?",
@@ -78,6 +77,11 @@ def test_a_planted_defect_is_the_one_that_is_found(kind, release):
     assert finding.severity is (Severity.WARNING if kind in WARNINGS else Severity.ERROR)
     assert finding.case == ("-" if kind is Kind.UNCLAIMED else CASE)
     assert finding.message == PLANTED[kind]
+
+
+def test_another_edition_is_advised_where_names_allow_one(write_release):
+    (finding,) = check(write_release("2023", 1, (Kind.LABELS,)), "2023")
+    assert finding.message.endswith("which has [1, 2, 3]. Mend them, or say what they are with --edition.")
 
 
 @pytest.mark.parametrize("kind", Kind)

@@ -1,5 +1,7 @@
 """Releases of empty files: what find_cases finds of each layout, what it refuses, and whose cases they are."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,23 @@ def test_duplicates_are_all_kept(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("owner", "function", "unreadable"), [(os, "scandir", SECOND), (Path, "stat", f"{SECOND}/x")])
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch, owner, function, unreadable):
+    """By a patch, since root may read all: mode 000 fails to list a folder, mode 444 to look at what it holds."""
+    add_case(tmp_path / FIRST, FIRST)
+    touch(add_case(tmp_path / SECOND, SECOND) / "x")
+    original = getattr(owner, function)
+
+    def refuse(path, *arguments, **options):
+        if str(path) == str(tmp_path / unreadable):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(owner, function, refuse)
+    with pytest.raises(UserError, match=rf"{tmp_path / unreadable} can't be read \(Permission denied\), and cases"):
+        find_cases(tmp_path)
+
+
 def test_links_are_followed(tmp_path):
     """To the release, a case, a file and a table; one that leads back ends there."""
     store, release = tmp_path / "store", tmp_path / "release"
@@ -136,6 +155,7 @@ def test_links_are_followed(tmp_path):
         (release / link).symlink_to(store / target, target_is_directory=True)
     (release / "BraTS20_Training_003_t1.nii.gz").symlink_to(store / "file.nii.gz")
     (store / "a" / "back").symlink_to(release, target_is_directory=True)
+    (release / "BraTS20_Training_004_t1.nii.gz").symlink_to(store / "nothing.nii.gz")
     (tmp_path / "link").symlink_to(release, target_is_directory=True)
     for folder in (release, tmp_path / "link"):
         cases = found(folder)
@@ -166,6 +186,28 @@ def test_any_name_will_do_where_none_is_of_brats(tmp_path):
     assert unclaimed(tmp_path, "2021") == ["notes.nii.gz"]
     with pytest.raises(UserError, match="holds no cases with BraTS names; say what they are with --edition"):
         find_cases(tmp_path)
+
+
+@pytest.mark.parametrize("edition", ["auto", "2023", "2024"])
+@pytest.mark.parametrize(
+    ("name", "tumour"),
+    [
+        ("BraTS-PED-00002-000", "BraTS-PED is not supported: .*BraTS-PED-00002-000.*, which is of paediatric tumours"),
+        ("BraTS-MEN-00000-000", "BraTS-MEN is not supported: .*, which is of meningioma"),
+        ("BraTS-MEN-RT-0000-1", "BraTS-MEN is not supported: .*, which is of meningioma"),
+        ("BraTS-MET-00001-000", "BraTS-MET is not supported: .*, which is of metastases"),
+        ("BraTS-GoAT-00001", "BraTS-GoAT is not supported: .*, which is of several tumours"),
+        ("brats-ped-00002-000", "brats-ped is not supported: .*, which is of paediatric tumours"),
+    ],
+)
+def test_other_tumours_are_refused_by_name(tmp_path, name, tumour, edition):
+    """Alone, and beside glioma."""
+    add_case(tmp_path / name, name, "2023")
+    for _ in range(2):
+        with pytest.raises(UserError, match=tumour) as error:
+            find_cases(tmp_path, edition)
+        assert "--edition" not in str(error.value)
+        add_case(tmp_path / "BraTS-GLI-00000-000", "BraTS-GLI-00000-000", "2023")
 
 
 def test_several_editions_are_refused(tmp_path):
