@@ -154,6 +154,18 @@ def test_flops_that_can_not_be_counted_stop_nothing(make_model, own_folders, mon
     assert found.keys() == {"parameters", "step_peak_bytes", "device"}
 
 
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerCFNet"])
+def test_plans_that_name_no_layer_call_nothing(make_model, own_folders, tmp_path, trainer):
+    folder, witness = make_model(trainer, "2d"), tmp_path / "witness"
+    plans = json.loads((folder / "plans.json").read_text())
+    change = {"nonlin": "os.mkdir", "nonlin_kwargs": {"path": str(witness)}}
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= change
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(ValueError, match=r"nonlin='os\.mkdir' is no network or layer"):
+        training_step.measure(folder, "2d", "cpu")
+    assert not witness.exists()
+
+
 def test_parameters_and_flops_are_printed_where_memory_runs_out(make_model, own_folders, monkeypatch, capsys):
     def fail(trainer, batch):
         raise MemoryError
