@@ -1,11 +1,13 @@
 """The one build step that pyproject.toml cannot say: a .pth file beside the package, in site-packages."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-PTH_FILE = "nnunetv2_cfnet.pth"
+PACKAGE = "nnunetv2_cfnet"
+PTH_FILE = f"{PACKAGE}.pth"
 
 
 class BuildPyWithPth(build_py):
@@ -15,6 +17,10 @@ class BuildPyWithPth(build_py):
     """
 
     def run(self) -> None:
+        # What an older build left would be installed with the rest, modules that were deleted since among it.
+        built = Path(self.build_lib, PACKAGE)
+        if not self.editable_mode and built.exists() and not built.samefile(PACKAGE):
+            shutil.rmtree(built)
         super().run()
         # An editable build leaves build_lib out of the wheel; what it takes in is the folder of the install command.
         wheel_root = self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib

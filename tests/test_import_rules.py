@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "nnunetv2_cfnet"
 
 # From top to bottom. A part may import from the rows below its own, and from itself.
 LAYERS = (
+    ("__main__",),
     ("cli",),
     ("commands",),
     ("demo",),

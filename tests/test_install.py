@@ -165,13 +165,16 @@ def nnunetv2_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_nnunetv2(tmp_path_factory.mktemp("sources") / "nnunetv2")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    project = copy_project(folder / "project")
+def build_wheel(project: Path, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", *OFFLINE, "--wheel-dir", str(folder), str(project)]
     subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    return build_wheel(copy_project(folder / "project"), folder)
 
 
 @pytest.fixture(scope="module")
@@ -349,6 +352,15 @@ def test_wheel_holds_all_that_is_no_module(wheel: Path) -> None:
     assert [name for name in names if name.startswith(HOOK.as_posix())] == [
         (HOOK / "nnunetv2_cfnet_trainer_hook.py").as_posix()
     ]
+
+
+def test_a_module_that_was_deleted_since_the_last_build_is_not_installed(tmp_path: Path, wheel: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    ghost = project / "build" / "lib" / HOOK / "ghost.py"
+    ghost.parent.mkdir(parents=True)
+    ghost.touch()
+    assert set(zipfile.ZipFile(build_wheel(project, tmp_path)).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+    assert any(project.glob("build/lib/nnunetv2_cfnet/*.py"))  # so this is the folder that the build takes
 
 
 def test_source_distribution_holds_the_pth(tmp_path: Path) -> None:

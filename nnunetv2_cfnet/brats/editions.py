@@ -16,10 +16,12 @@ the channels T1, T1ce, T2, FLAIR. Source: the releases' own descriptions.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from nnunetv2_cfnet.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CHANNELS = ("T1", "T1ce", "T2", "FLAIR")
 # Tissues by what nnU-Net's order calls 1, 2, 3 and 4.
@@ -48,7 +50,7 @@ class Edition:
         """Regions in nnU-Net's labels."""
         return REGIONS | ({"resection_cavity": (4,)} if "RC" in self.labels else {})
 
-    def to_nnunet(self, segmentation: np.ndarray) -> np.ndarray:
+    def to_nnunet(self, segmentation: "np.ndarray") -> "np.ndarray":
         """Source labels -> nnU-Net's, uint8.
 
         Raises:
@@ -56,7 +58,7 @@ class Edition:
         """
         return _relabel(segmentation, {label: TISSUES.index(t) + 1 for t, label in self.labels.items()}, self.name)
 
-    def from_nnunet(self, segmentation: np.ndarray) -> np.ndarray:
+    def from_nnunet(self, segmentation: "np.ndarray") -> "np.ndarray":
         """nnU-Net's labels -> the source's, uint8.
 
         Raises:
@@ -65,7 +67,9 @@ class Edition:
         return _relabel(segmentation, {TISSUES.index(t) + 1: label for t, label in self.labels.items()}, self.name)
 
 
-def _relabel(segmentation: np.ndarray, mapping: dict[int, int], edition: str) -> np.ndarray:
+def _relabel(segmentation: "np.ndarray", mapping: dict[int, int], edition: str) -> "np.ndarray":
+    import numpy as np  # commands read EDITIONS for their --help, which works without numpy
+
     relabelled = np.zeros(segmentation.shape, dtype=np.uint8)
     known = segmentation == 0
     for before, after in mapping.items():

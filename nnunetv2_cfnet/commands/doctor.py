@@ -1,4 +1,7 @@
-"""`nnunetv2_cfnet doctor`: whether training with CFNet would work here, a line for each thing that it takes."""
+"""`nnunetv2_cfnet doctor`: whether training with CFNet would work here, a line for each thing that it takes.
+
+It exists for broken environments: what is not of the standard library is imported where it is checked.
+"""
 
 import argparse
 import os
@@ -11,15 +14,13 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TextIO
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.whole import check_place
 from nnunetv2_cfnet.host import VARIABLES, find_trainer, nnunet_variable
 
 DESCRIPTION = "Check that training with CFNet would work here: a line for each thing it takes; exits 1 if not."
 OURSELVES = "nnunetv2_cfnet"
+LIBRARIES = ("numpy", "nnunetv2", "dynamic-network-architectures", "torch")
 TRAINER = "nnUNetTrainerCFNet"
 SEARCH_VARIABLE = "nnUNet_extTrainer"
 HOOK_FOLDER = Path(__file__).parents[1] / "training" / "hook"
@@ -39,7 +40,7 @@ def run_doctor(stream: TextIO | None = None) -> int:
     # each returns what it found, or raises: a UserError where it knows what to do
     checks: dict[str, Callable[[], str]] = {
         "python": lambda: f"{platform.python_version()} at {sys.executable}",
-        **{library: partial(_library, library) for library in ("nnunetv2", "dynamic-network-architectures", "torch")},
+        **{library: partial(_library, library) for library in LIBRARIES},
         "device": _device,
         "trainer": _trainer,
         **{variable: partial(_folder, variable) for variable in VARIABLES},
@@ -64,6 +65,14 @@ def check_version(distribution: str) -> str:
 
     Supported is what this package's own requirements (pyproject.toml) allow, so that it is written once.
     """
+    try:
+        from packaging.requirements import Requirement
+        from packaging.utils import canonicalize_name
+    except Exception as error:
+        raise UserError(
+            f"not checked without packaging ({type(error).__name__}: {error}); "
+            "fix it with: pip install --force-reinstall packaging"
+        ) from error
     try:
         requirements = [Requirement(line) for line in requires(OURSELVES) or []]
     except PackageNotFoundError:

@@ -25,6 +25,8 @@ PUBLISHED = f"{PublishedCFNet.__module__}.{PublishedCFNet.__name__}"
 TRANSLATED = (PlainConvUNet.__name__, ResidualEncoderUNet.__name__)
 # what plans that no planner wrote raise while they are read
 MALFORMED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError)
+# where classes that plans name may lie: of anything else, an import alone would run code
+TRUSTED = ("torch", "dynamic_network_architectures", "nnunetv2_cfnet")
 # given by nnU-Net when it builds a network, never by the plans
 GIVEN_BY_NNUNET = ("input_channels", "num_classes", "deep_supervision")
 # what a plans file names, with CFNet's defaults
@@ -163,10 +165,35 @@ def cfnet_architecture(
     return {**architecture, "network_class_name": CFNET, "arch_kwargs": arguments}, reason
 
 
+def check_classes(architecture: Mapping) -> None:
+    """nnU-Net imports and calls what an architecture entry names; see that these are networks and layers.
+
+    Raises:
+        ValueError: something else, or what can't be imported; names it.
+    """
+    arguments = {name: architecture["arch_kwargs"][name] for name in architecture["_kw_requires_import"]}
+    for name, path in {"network_class_name": architecture["network_class_name"], **arguments}.items():
+        if path is None:
+            continue
+        found = pydoc.locate(path) if path.split(".")[0] in TRUSTED else object
+        if found is None and name in arguments:  # nnU-Net would build without it; a network it searches for
+            raise ValueError(f"{name}={path!r} can't be imported; name the class with its module.")
+        if found is not None and not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
+            raise ValueError(
+                f"{name}={path!r} is no network or layer (torch.nn.Module) of {', '.join(TRUSTED)}: not called. "
+                "Name one of these, or plan the dataset anew."
+            )
+
+
 def network_on_meta(
     architecture: Mapping, input_channels: int, num_classes: int
 ) -> AbstractDynamicNetworkArchitectures:
-    """The network that nnU-Net builds from an architecture entry, on the meta device: no memory is touched."""
+    """The network that nnU-Net builds from an architecture entry, on the meta device: no memory is touched.
+
+    Raises:
+        ValueError: see check_classes.
+    """
+    check_classes(architecture)
     with torch.device("meta"):
         return get_network_from_plans(
             architecture["network_class_name"],
@@ -182,16 +209,13 @@ def check_buildable(plans: dict, configuration: str, dataset_json: Mapping) -> N
     """Build a configuration's network on the meta device.
 
     Raises:
-        ValueError: CFNet refuses its arguments; names the plans and the configuration.
+        ValueError: it names something else than layers, or CFNet refuses its arguments; names the plans and the
+            configuration.
     """
     manager = PlansManager(plans)
     architecture = manager.get_configuration(configuration)
     where = f"plans {manager.plans_name!r}, configuration {configuration!r}"
     try:
-        for name in architecture.network_arch_init_kwargs_req_import:
-            path = architecture.network_arch_init_kwargs[name]
-            if path is not None and pydoc.locate(path) is None:  # nnU-Net would build without it
-                raise ValueError(f"{name}={path!r} can't be imported; name the class with its module.")
         input_channels = determine_num_input_channels(manager, architecture, dataset_json)
         network_on_meta(architecture.configuration["architecture"], input_channels, num_classes=1)
     except (ValueError, *MALFORMED) as error:

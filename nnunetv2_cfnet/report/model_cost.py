@@ -6,15 +6,18 @@ found anew in a process for each model, the same way for all (measure_cost).
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from nnunetv2_cfnet.errors import UserError
@@ -25,6 +28,13 @@ from nnunetv2_cfnet.report.comparison import Cost, Curves
 MARK = "nnunetv2_cfnet.report.training_step: "
 CHECKPOINT = "checkpoint_final.pth"
 LOGGED = ("train_losses", "val_losses", "mean_fg_dice", "epoch_start_timestamps", "epoch_end_timestamps")
+# what torch refuses to unpickle of a stock checkpoint: numpy's numbers, under the names of numpy 1 and 2
+SCALAR = np.float64().__reduce__()[0]
+NUMBERS: list = [
+    *((SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"]},
+]
 
 
 class Logs(NamedTuple):
@@ -43,15 +53,16 @@ class Logs(NamedTuple):
 def read_logs(model_folders: Sequence[Path], folds: Sequence[int]) -> Logs:
     """Read curves and epoch times from the final checkpoint of each fold.
 
-    Pseudo Dice is the logged mean_fg_dice: of each epoch alone, not nnU-Net's moving average over epochs. Checkpoints
-    are unpickled as nnU-Net itself does it, which runs what a forged one brings along; weights are not read.
+    Pseudo Dice is the logged mean_fg_dice: of each epoch alone, not nnU-Net's moving average over epochs. Only
+    tensors, plain values and numpy's numbers are unpickled, so that nothing in a checkpoint is run; weights are not
+    read.
 
     Args:
         model_folders: of one model; several are its replicates, and epochs of all of them count.
         folds: of each.
 
     Raises:
-        UserError: a checkpoint is missing, can't be read or holds no log.
+        UserError: a checkpoint is missing, can't be read, holds objects of other kinds or no log.
     """
     logs = [(str(fold), _read_log(folder / f"fold_{fold}" / CHECKPOINT)) for folder in model_folders for fold in folds]
     curves = [Curves(fold, log["train_losses"], log["val_losses"], log["mean_fg_dice"]) for fold, log in logs]
@@ -127,8 +138,15 @@ def _read_log(checkpoint: Path) -> Mapping[str, list[float]]:
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint} is not there: finish the training of this fold with nnUNetv2_train and --c.")
     try:
-        log = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False).get("logging") or {}
-    except Exception as error:  # unpickling raises whatever it comes upon
+        with torch.serialization.safe_globals(NUMBERS):
+            log = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True).get("logging") or {}
+    except UnpicklingError as error:  # its text would advise to load the file without care
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise UserError(
+            f"{checkpoint} holds {refused[1] if refused else 'something'} that nnU-Net's own trainers do not save; "
+            "nothing in it was run. Compare this model's predictions instead (--predictions)."
+        ) from error
+    except Exception as error:  # a damaged file can make torch raise anything
         raise UserError(
             f"{checkpoint} can't be read, most likely it was cut short ({' '.join(str(error).split())[:200]}). Copy it "
             "anew from where the training ran, or train this fold again."

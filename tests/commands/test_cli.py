@@ -61,6 +61,24 @@ def test_every_flag_is_read_by_its_command(command):
     assert [action.dest for action in parser._actions if f"options.{action.dest}" not in source] == []
 
 
+@pytest.mark.parametrize("library", ["numpy", "packaging"])
+def test_help_version_and_doctor_work_where_a_library_is_missing(library):
+    """Doctor exits with 1, names what is missing, and checks the rest."""
+    code = f"""
+import runpy, sys
+sys.modules[{library!r}] = None  # whoever imports it gets an ImportError
+from nnunetv2_cfnet import cli
+for arguments in (["--version"], ["--help"], *([command, "--help"] for command in cli.COMMANDS), ["doctor"]):
+    sys.argv[1:] = arguments
+    try: runpy.run_module("nnunetv2_cfnet", run_name="__main__")
+    except SystemExit as stopped: assert stopped.code == (arguments == ["doctor"]), arguments
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert re.search(rf"✗ .*{library}.*fix it with: pip install --force-reinstall {library}", result.stdout)
+    assert "nnUNet_results: " in result.stdout
+
+
 def test_version_is_the_installed_one(capsys):
     assert exit_code_of("--version") == 0
     assert capsys.readouterr().out.strip() == f"nnunetv2_cfnet {__version__}"

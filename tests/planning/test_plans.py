@@ -3,6 +3,7 @@
 import inspect
 import json
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -10,7 +11,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_cfnet.architecture.cfnet import CFNet
-from nnunetv2_cfnet.planning.plans import CFNET, cfnet_plans
+from nnunetv2_cfnet.planning.plans import CFNET, cfnet_plans, check_classes
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -104,6 +105,36 @@ def test_a_class_that_cannot_be_imported_is_named(make_plans, dataset_json):
     plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["norm_op"] = "torch.nn.InstancNorm2d"
     with pytest.raises(ValueError, match=r"norm_op='torch\.nn\.InstancNorm2d' can't be imported"):
         cfnet_plans(plans, dataset_json, "2d")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"nonlin": "os.mkdir", "nonlin_kwargs": {"path": "witness"}},
+        {"nonlin": "torch.os.mkdir", "nonlin_kwargs": {"path": "witness"}},
+        {"norm_op": "subprocess.Popen", "norm_op_kwargs": {"args": ["mkdir", "witness"]}},
+        {"dropout_op": "module_that_makes_witness.Dropout", "dropout_op_kwargs": {}},
+        {"nonlin": "torch.nn.functional.relu"},
+    ],
+    ids=str,
+)
+def test_what_is_no_layer_is_named_and_not_called(make_plans, dataset_json, tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("module_that_makes_witness.py").write_text(
+        "import os, torch\nos.mkdir('witness')\nDropout = torch.nn.Dropout2d"
+    )
+    plans = make_plans()
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= change
+    message = rf"configuration '2d': \w+='{next(iter(change.values()))}' is no network or layer"
+    with pytest.raises(ValueError, match=message):
+        cfnet_plans(plans, dataset_json, "2d")
+    assert not Path("witness").exists()
+
+
+def test_a_network_elsewhere_is_not_imported():
+    with pytest.raises(ValueError, match=r"network_class_name='os\.path\.PlainConvUNet' is no network or layer"):
+        check_classes({"network_class_name": "os.path.PlainConvUNet", "arch_kwargs": {}, "_kw_requires_import": []})
 
 
 @pytest.mark.parametrize("name", ["modality_groups", "encoder_features_per_stage", "fusion_heads", "context_dilations"])

@@ -2,8 +2,10 @@
 
 import json
 import mmap
+import os
 import re
 import sys
+import zipfile
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -25,6 +27,7 @@ REGIONS = {
 }
 IGNORE = {"labels": {"background": 0, "oedema": 1, "core": 2, "ignore": 3}}
 REGIONS_AND_IGNORE = {**REGIONS, "labels": {**REGIONS["labels"], "ignore": 4}}
+DATA = Path(__file__).parents[1] / "data"
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -151,6 +154,18 @@ def test_flops_that_can_not_be_counted_stop_nothing(make_model, own_folders, mon
     assert found.keys() == {"parameters", "step_peak_bytes", "device"}
 
 
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerCFNet"])
+def test_plans_that_name_no_layer_call_nothing(make_model, own_folders, tmp_path, trainer):
+    folder, witness = make_model(trainer, "2d"), tmp_path / "witness"
+    plans = json.loads((folder / "plans.json").read_text())
+    change = {"nonlin": "os.mkdir", "nonlin_kwargs": {"path": str(witness)}}
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= change
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(ValueError, match=r"nonlin='os\.mkdir' is no network or layer"):
+        training_step.measure(folder, "2d", "cpu")
+    assert not witness.exists()
+
+
 def test_parameters_and_flops_are_printed_where_memory_runs_out(make_model, own_folders, monkeypatch, capsys):
     def fail(trainer, batch):
         raise MemoryError
@@ -273,6 +288,49 @@ def test_curves_are_those_that_the_trainer_logged(tmp_path):
     (curves,) = read_logs([tmp_path], ["all"]).curves
     assert curves == Curves("all", [0, -1, -2], [0, -0.5, -1], pytest.approx([0, 0.1, 0.2]))
     assert {type(value) for value in curves.train_losses} == {float}  # JSON takes no numpy numbers
+
+
+def test_numpys_numbers_of_any_width_and_release_are_read(tmp_path):
+    losses = [np.float16(1), np.float64(2), np.int64(3)]
+    checkpoint = write_checkpoint(tmp_path, 0, [1, 1, 1], _best_ema=np.float64(0.5))
+    content = torch.load(checkpoint, weights_only=False)
+    content["logging"]["train_losses"] = losses
+    torch.save(content, checkpoint)
+    assert read_logs([tmp_path], [0]).curves[0].train_losses == [1, 2, 3]
+    as_numpy_1 = tmp_path / "numpy_1" / "fold_0" / checkpoint.name
+    as_numpy_1.parent.mkdir(parents=True)
+    with zipfile.ZipFile(checkpoint) as ours, zipfile.ZipFile(as_numpy_1, "w") as other:
+        for name in ours.namelist():
+            other.writestr(name, ours.read(name).replace(b"numpy._core.multi", b"numpy.core.multi"))
+    assert read_logs([as_numpy_1.parents[1]], [0]).curves[0].train_losses == [1, 2, 3]
+
+
+def test_a_checkpoint_that_nnunet_wrote_is_unpickled():
+    with pytest.raises(UserError, match="does not hold what nnU-Net's trainers log"):  # its log was taken out
+        read_logs([DATA / "checkpoint_v1"], [0])
+
+
+class Malicious:
+    """Unpickled without care, it makes a folder."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.witness),)
+
+
+def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path):
+    witness = tmp_path / "witness"
+    checkpoint = write_checkpoint(tmp_path, 0, [1, 1], init_args=Malicious(witness))
+    with pytest.raises(
+        UserError, match=rf"{re.escape(str(checkpoint))} holds \w+.mkdir that .* nothing in it"
+    ) as refused:
+        read_logs([tmp_path], [0])
+    assert "weights_only" not in str(refused.value)
+    assert not witness.exists()
+    torch.load(checkpoint, weights_only=False)  # so the file would have done it
+    assert witness.exists()
 
 
 def test_one_epoch_has_no_epoch_time(tmp_path):
