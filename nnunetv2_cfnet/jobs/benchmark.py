@@ -169,6 +169,11 @@ def _num_epochs(trainer: str) -> int | None:
         own = getattr(find_trainer(trainer), "epochs", None)
     except RuntimeError:
         return None
+    except (Exception, SystemExit) as error:  # of any module on nnUNet_extTrainer
+        raise UserError(
+            f"nnU-Net's search for {trainer} stops with {type(error).__name__}: {error}. To find the module, run: "
+            "nnunetv2_cfnet doctor"
+        ) from error
     of_name = re.search(r"_(\d+)epochs?(_|$)", trainer)
     return own or (int(of_name[1]) if of_name else NUM_EPOCHS)
 

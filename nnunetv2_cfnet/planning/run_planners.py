@@ -3,7 +3,7 @@
 import math
 import os
 import shlex
-import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
@@ -125,14 +125,24 @@ def plan(
 
 @contextmanager
 def _nnunets_output_in(log: Path) -> Iterator[None]:
-    """Screens of raw dictionaries; progress bars and warnings go to stderr and are seen."""
+    """Screens of raw dictionaries; progress bars and warnings go to stderr and are seen.
+
+    Raises:
+        UserError: ours as it is, without a log; an error of nnU-Net's, most often about an image, with the log's place.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file, redirect_stdout(file):
         try:
             yield
-        except Exception:
-            print(f"Planning failed. What nnU-Net printed is in {log}.", file=sys.stderr)
+        except UserError:
+            log.unlink()
             raise
+        except Exception as error:
+            traceback.print_exc(file=file)
+            raise UserError(
+                f"nnU-Net's planning stopped with {type(error).__name__}: {error}. What it printed is in {log}. Check "
+                "the dataset with: nnUNetv2_extract_fingerprint -d ID --verify_dataset_integrity"
+            ) from error
 
 
 def _next_step(dataset: Dataset, plans: Mapping) -> str:

@@ -38,11 +38,12 @@ def show(dataset_ids: Sequence[int], plans_name: str) -> None:
     for number in dataset_ids:
         folder = nnunet_folder("nnUNet_preprocessed") / dataset_name(number)
         file = folder / f"{plans_name}.json"
-        if not file.is_file():
+        if plans_name in NOT_PLANS or not file.is_file():
             names = sorted(path.stem for path in folder.glob("[!.]*.json") if path.stem not in NOT_PLANS)
             there = f"For -p there are {', '.join(names)}." if names else "No plans are there."
             raise UserError(
-                f"{file} does not exist. {there} CFNet's are made by: nnunetv2_cfnet plan -d {number}; nnU-Net's by: "
+                f"-p {plans_name}: there are no such plans in {folder}. {there} CFNet's are made "
+                f"by: nnunetv2_cfnet plan -d {number}; nnU-Net's by: "
                 f"nnUNetv2_plan_experiment -d {number}"
             )
         dataset_json = read_json_object(folder / "dataset.json", "Planning copies it from nnUNet_raw.")

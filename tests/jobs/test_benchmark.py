@@ -239,3 +239,15 @@ def test_plans_without_the_configuration_are_named(nnunet, tmp_path, capsys):
     run(tmp_path, "--epochs", 5, "--folds", 0)
     run(tmp_path, "--epochs", 5, "--folds", 0, "-c", "3d_lowres", code=2)
     assert "nnUNetPlans.json has no configuration 3d_lowres: choose another one with -c." in capsys.readouterr().err
+
+
+def test_a_search_that_stops_is_one_message(nnunet, tmp_path, monkeypatch, capsys):
+    def stop(name: str) -> None:
+        raise SystemExit(3)  # as a module on nnUNet_extTrainer may
+
+    monkeypatch.setattr(module, "_num_epochs", num_epochs.__wrapped__)
+    monkeypatch.setattr(module, "find_trainer", stop)
+    run(tmp_path, code=2)
+    assert "search for nnUNetTrainerCFNet stops with SystemExit: 3. To find the module, run: nnunetv2_cfnet doctor" in (
+        capsys.readouterr().err
+    )

@@ -428,8 +428,26 @@ def test_a_target_that_no_patch_fits_is_an_error(make_dataset, capsys, case):
     assert cli.main(["plan", "-d", "1", "-gpu_memory_target", "1e-9"]) == 2
     error = capsys.readouterr().err
     assert "no patch in which CFNet has two scales fits 1e-09 GB" in error
-    assert f"Planning failed. What nnU-Net printed is in {folder / PLANS}.log." in error
-    assert not (folder / f"{PLANS}.json").exists()
+    assert error.count("\n") == 1
+    assert not list(folder.glob(f"{PLANS}.*"))
+
+
+def test_an_error_of_nnunets_is_one_message_that_names_the_log(make_dataset, capsys, monkeypatch):
+    """As of an image that can't be read."""
+
+    def fail(number: int) -> None:
+        print("the image that can't be read")
+        raise RuntimeError("Some background worker is 6 feet under")
+
+    folder = make_dataset()
+    (folder / "dataset_fingerprint.json").unlink()
+    monkeypatch.setattr(run_planners, "extract_fingerprint_dataset", fail)
+    assert cli.main(["plan", "-d", "1"]) == 2
+    log = folder / f"{PLANS}.log"
+    error = capsys.readouterr().err
+    assert f"stopped with RuntimeError: Some background worker is 6 feet under. What it printed is in {log}." in error
+    assert "Traceback" not in error
+    assert "the image that can't be read\nTraceback" in log.read_text()
 
 
 @pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed"])
@@ -584,9 +602,13 @@ def test_show_names_configurations_that_are_not_for_cfnet(make_dataset, planned,
 def test_show_of_absent_plans_names_those_that_are_there_and_plans_none(make_dataset, capsys):
     folder = make_dataset()
     assert refused(folder, command="show")
-    message = f"{PLANS}.json does not exist. No plans are there. CFNet's are made by: nnunetv2_cfnet plan -d 1; nnU-Net"
+    message = (
+        f"-p {PLANS}: there are no such plans in {folder}. No plans are there. CFNet's are made by: nnunetv2_cfnet"
+    )
     assert message in capsys.readouterr().err
     write(folder, {"configurations": {}}, "nnUNetPlans")
     write(folder, {"configurations": {}}, "Mine")
     assert refused(folder, command="show")
-    assert f"{PLANS}.json does not exist. For -p there are Mine, nnUNetPlans. " in capsys.readouterr().err
+    assert f"{folder}. For -p there are Mine, nnUNetPlans. " in capsys.readouterr().err
+    assert refused(folder, "-p", "dataset", command="show")
+    assert "-p dataset: there are no such plans" in capsys.readouterr().err
