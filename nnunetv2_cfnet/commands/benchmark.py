@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from nnunetv2_cfnet.jobs.benchmark import DEFAULT_MODELS, benchmark
+    from nnunetv2_cfnet.jobs.matched_training import DEFAULT_MODELS, benchmark
 
     benchmark(
         options.d,

@@ -8,7 +8,7 @@ import torch
 
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.demo.phantom import write_dataset
-from nnunetv2_cfnet.jobs import benchmark as module
+from nnunetv2_cfnet.jobs import matched_training as module
 from nnunetv2_cfnet.jobs import steps
 
 DATASET = "Dataset001_Phantom"
