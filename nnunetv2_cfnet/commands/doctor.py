@@ -10,16 +10,15 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TextIO
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.whole import check_place
-from nnunetv2_cfnet.host import VARIABLES, find_trainer, nnunet_variable
+from nnunetv2_cfnet.host import VARIABLES, find_trainer, supported_versions
 
 DESCRIPTION = "Check that training with CFNet would work here: a line for each thing it takes; exits 1 if not."
-OURSELVES = "nnunetv2_cfnet"
 LIBRARIES = ("numpy", "nnunetv2", "dynamic-network-architectures", "torch")
 TRAINER = "nnUNetTrainerCFNet"
 SEARCH_VARIABLE = "nnUNet_extTrainer"
@@ -61,27 +60,8 @@ def run_doctor(stream: TextIO | None = None) -> int:
 
 
 def check_version(distribution: str) -> str:
-    """The installed version; a UserError, with the pip command that mends it, if it is missing or not supported.
-
-    Supported is what this package's own requirements (pyproject.toml) allow, so that it is written once.
-    """
-    try:
-        from packaging.requirements import Requirement
-        from packaging.utils import canonicalize_name
-    except Exception as error:
-        raise UserError(
-            f"not checked without packaging ({type(error).__name__}: {error}); "
-            "fix it with: pip install --force-reinstall packaging"
-        ) from error
-    try:
-        requirements = [Requirement(line) for line in requires(OURSELVES) or []]
-    except PackageNotFoundError:
-        raise UserError(
-            f"{OURSELVES} is not installed in this Python; fix it with: pip install . in its source folder"
-        ) from None
-    supported = next(
-        each.specifier for each in requirements if canonicalize_name(each.name) == canonicalize_name(distribution)
-    )
+    """The installed version; a UserError, with the pip command that mends it, if it is missing or not supported."""
+    supported = supported_versions(distribution)
     remedy = f'(supported: {supported or "any version"}); fix it with: pip install "{distribution}{supported}"'
     try:
         installed = version(distribution)
@@ -145,19 +125,17 @@ def _trainer() -> str:
 
 
 def _folder(variable: str) -> str:
-    try:
-        value = nnunet_variable(variable)
-    except UserError as error:
-        raise UserError(str(error).removeprefix(f"{variable} ")) from None  # the line begins with it
-    folder = value.absolute()
+    value = os.environ.get(variable)
+    if not value:
+        raise UserError(f"is not set; fix it with: export {variable}=/path/to/a/folder")
+    folder = Path(value).absolute()
     if variable == "nnUNet_raw" and not folder.exists():
         raise UserError(f"{value} does not exist; fix it with: mkdir -p {value}, and put your datasets there")
     try:
-        check_place(folder, ())
+        check_place(folder, (), flag=variable)
     except UserError as error:
-        problem = str(error).rpartition(": ")[0]
-        raise UserError(f"{problem}; fix it with: export {variable}=/path/to/a/writable/folder") from None
-    return str(value) if folder.exists() else f"{value} (will be made by nnU-Net)"  # as it does with the other two
+        raise UserError(f"{error} Fix it with: export {variable}=/path/to/a/writable/folder") from None
+    return value if folder.exists() else f"{value} (will be made by nnU-Net)"  # as it does with the other two
 
 
 def _encodable(line: str, stream: TextIO) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.host import supported_versions
 
 NUM_LOG_LINES = 15  # shown when a command fails
 
@@ -60,7 +61,7 @@ def find_command(name: str) -> str:
     if path is None:
         install = "pip install . in the source folder of nnunetv2_cfnet"
         if name != "nnunetv2_cfnet":
-            install = 'pip install "nnunetv2>=2.8,<2.9"'
+            install = f'pip install "nnunetv2{supported_versions("nnunetv2")}"'
         raise UserError(f"{name} is neither in {scripts} nor on PATH; install it into this environment with: {install}")
     return path
 

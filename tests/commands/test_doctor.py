@@ -7,6 +7,7 @@ from importlib import metadata
 
 import pytest
 
+from nnunetv2_cfnet import host
 from nnunetv2_cfnet.commands import doctor
 from nnunetv2_cfnet.errors import UserError
 
@@ -108,7 +109,7 @@ def test_supported_nnunetv2_passes(version, monkeypatch):
 
 
 def test_missing_package_metadata_is_a_user_error(monkeypatch):
-    monkeypatch.setattr(doctor, "OURSELVES", "a_package_that_is_not_installed")
+    monkeypatch.setattr(host, "OURSELVES", "a_package_that_is_not_installed")
     with pytest.raises(UserError, match="a_package_that_is_not_installed is not installed in this Python"):
         doctor.check_version("nnunetv2")
 

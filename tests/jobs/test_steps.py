@@ -25,7 +25,7 @@ def test_a_checkpoint_cut_short_is_dropped(tmp_path):
 @pytest.mark.parametrize(
     ("command", "install"),
     [
-        ("nnUNetv2_train", 'pip install "nnunetv2>=2.8,<2.9"'),
+        ("nnUNetv2_train", 'pip install "nnunetv2<2.9,>=2.8"'),
         ("nnunetv2_cfnet", "pip install . in the source folder of nnunetv2_cfnet"),
     ],
 )
