@@ -11,10 +11,14 @@ from torch.nn.modules.conv import _ConvNd
 
 from nnunetv2_cfnet.architecture.arguments import DILATIONS, MAX_HEADS, default_modality_groups
 from nnunetv2_cfnet.architecture.context import MultiScaleContext
-from nnunetv2_cfnet.architecture.decoder import CommunicationGate
 from nnunetv2_cfnet.architecture.encoders import DualEncoder
-from nnunetv2_cfnet.architecture.fusion import ResidualMerge
-from nnunetv2_cfnet.architecture.published_blocks import FeatureCommunication, UpsamplingBlock
+from nnunetv2_cfnet.architecture.fusion import attend
+from nnunetv2_cfnet.architecture.published_blocks import (
+    FeatureCommunication,
+    PublishedGate,
+    ResidualMerge,
+    UpsamplingBlock,
+)
 
 
 class NaiveCFNet(nn.Module):
@@ -53,7 +57,7 @@ class NaiveCFNet(nn.Module):
         self.blocks, self.communications, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         mode = {2: "bilinear", 3: "trilinear"}[dim]
         for width, deep in zip(features[-2::-1], features[:0:-1], strict=True):  # coarsest first
-            gate = CommunicationGate(conv_op, width, kernel_size=3, **parts)
+            gate = PublishedGate(conv_op, width, **parts)
             self.blocks.append(UpsamplingBlock(conv_op, get_matching_convtransp(conv_op), deep, width, **parts))
             self.communications.append(FeatureCommunication(conv_op, width, deep, mode, gate, norm))
             self.heads.append(conv_op(width, num_classes, 1))
@@ -70,7 +74,7 @@ class NaiveCFNet(nn.Module):
 
 
 class NaiveFusion(nn.Module):
-    """fusion.CrossAttentionFusion with the keys and values of every voxel; arguments as there."""
+    """Published attention with the keys and values of every voxel."""
 
     def __init__(
         self,
@@ -84,7 +88,7 @@ class NaiveFusion(nn.Module):
         self.num_heads = num_heads
         self.projections = nn.ModuleList(nn.Sequential(conv_op(channels, channels, 1), nonlin()) for _ in range(2))
         self.key_values = nn.ModuleList(conv_op(channels, 2 * channels, 1, bias=False) for _ in range(2))
-        self.merge = ResidualMerge(conv_op, channels, channels, norm=norm, nonlin=nonlin)
+        self.merge = ResidualMerge(conv_op, channels, norm=norm, nonlin=nonlin, token_norm=norm)
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         embeddings = [project(x) for project, x in zip(self.projections, (first, second), strict=True)]
@@ -95,4 +99,5 @@ class NaiveFusion(nn.Module):
             tokens = tokens / tokens.shape[2] ** 0.5
             key, value = tokens.unflatten(1, (2, self.num_heads, -1)).unbind(1)  # each (B, h, d, N)
             contexts.append(torch.softmax(key @ value.transpose(2, 3) / key.shape[2] ** 0.5, dim=2))
-        return self.merge(first, embeddings[0], contexts[1], second, embeddings[1], contexts[0])
+        attended = (attend(u.flatten(2), g).view_as(u) for u, g in zip(embeddings, contexts[::-1], strict=True))
+        return self.merge(*(x + y for x, y in zip((first, second), attended, strict=True)))

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim, maybe_convert_scalar_to_list
 
-from nnunetv2_cfnet.architecture.fusion import FUSIONS, MERGES
+from nnunetv2_cfnet.architecture.fusion import FUSIONS
 from nnunetv2_cfnet.architecture.pointwise import POINTWISE
 
 # Raised whenever a plans file of the version before would build a network that its checkpoints do not fit. That is for
 # plans that spell out every argument, as trainer and planners write them: defaults may change.
-ARCHITECTURE_VERSION = 1
+ARCHITECTURE_VERSION = 2
 MAX_HEADS = 8  # the published heads are 1, 2, 4, 8 from the finest fused scale on
 DILATIONS = (1, 2, 3, 4)  # of the published context module's branches
 # Width of each of the two encoders, as a share of the plan's: two halves have its activations and half its parameters.
@@ -172,9 +172,8 @@ def _check_choices(given: Mapping[str, Any]) -> None:
         raise ValueError(f"n_stages={given['n_stages']!r}: a number of scales is needed, at least 2 for the decoder.")
     if given["conv_op"] not in POINTWISE:
         raise ValueError(f"conv_op={given['conv_op']!r} is none of {[conv.__name__ for conv in POINTWISE]}.")
-    for name, choices in (("fusion", FUSIONS), ("fusion_merge", MERGES)):
-        if given[name] not in tuple(choices):
-            raise ValueError(f"{name}={given[name]!r} is unknown; choose one of {tuple(choices)}.")
+    if given["fusion"] not in tuple(FUSIONS):
+        raise ValueError(f"fusion={given['fusion']!r} is unknown; choose one of {tuple(FUSIONS)}.")
     for name in SWITCHES:
         if not isinstance(given[name], bool):
             raise ValueError(f"{name}={given[name]!r} is neither true nor false.")

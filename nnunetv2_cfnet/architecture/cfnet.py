@@ -34,7 +34,7 @@ from nnunetv2_cfnet.architecture.arguments import ARCHITECTURE_VERSION, attended
 from nnunetv2_cfnet.architecture.context import MultiScaleContext
 from nnunetv2_cfnet.architecture.decoder import CoarseToFineDecoder, CommunicationGate, OpenGate, Skip
 from nnunetv2_cfnet.architecture.encoders import DualEncoder
-from nnunetv2_cfnet.architecture.fusion import FUSIONS, MERGES, ConcatenationFusion, Fusion, PlainConcatenation
+from nnunetv2_cfnet.architecture.fusion import FUSIONS, ConcatenationFusion, Fusion, PlainConcatenation
 from nnunetv2_cfnet.architecture.pointwise import POINTWISE
 from nnunetv2_cfnet.architecture.recompute import runner
 
@@ -83,8 +83,6 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         modality_groups: two lists of input channels; None: see arguments.default_modality_groups.
         encoder_features_per_stage: widths of each encoder; None: see arguments.default_encoder_features.
         fusion: a name in fusion.FUSIONS: "cross_attention", or "concatenation" followed by a 1x1 conv.
-        fusion_merge: a name in fusion.MERGES: how attention's results are joined, "linear" or, as published,
-            "residual".
         fusion_heads: attention heads for each stage (of no effect where features are concatenated); None: as
             published, 1, 2, 4, 8 from the finest fused scale on, lowered to divide the encoder's width.
         context: multi-scale context module on the deepest scale.
@@ -126,7 +124,6 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         modality_groups: Sequence[Sequence[int]] | None = None,
         encoder_features_per_stage: Sequence[int] | None = None,
         fusion: str = "cross_attention",
-        fusion_merge: str = "linear",
         fusion_heads: Sequence[int] | None = None,
         context: bool = True,
         context_dilations: Sequence[Sequence[int]] | None = None,
@@ -221,7 +218,6 @@ def _fusion(args: SimpleNamespace, stage: int) -> Fusion:
         input_channels=width,
         output_channels=channels,
         num_heads=args.fusion_heads[stage],
-        merge=MERGES[args.fusion_merge],
         **_norm_and_nonlin(args),
     )
 
@@ -241,6 +237,4 @@ def _context(args: SimpleNamespace) -> nn.Module:
 def _gate(args: SimpleNamespace, stage: int) -> nn.Module:
     if not args.communication or not attended_stages(args.strides)[stage]:
         return OpenGate()
-    return CommunicationGate(
-        POINTWISE[args.conv_op], args.features_per_stage[stage], kernel_size=1, **_norm_and_nonlin(args)
-    )
+    return CommunicationGate(POINTWISE[args.conv_op], args.features_per_stage[stage], **_norm_and_nonlin(args))

@@ -12,6 +12,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from nnunetv2_cfnet.architecture.recompute import runner
 
+INITIAL_OPENNESS = 3.0  # sigma(3) = 0.95; after N, gates start at 0.94 +- 0.05
+
 
 class Skip(NamedTuple):
     """What the decoder takes of one scale: both encoders' maps, and the fusion that is still to join them.
@@ -25,16 +27,16 @@ class Skip(NamedTuple):
 
 
 class CommunicationGate(nn.Module):
-    """The deep map says where the shallow one counts: s * A, A = sigma(N(W phi([s, e]))).
+    """The deep map says where the shallow one counts: s * A, A = sigma(N(W phi([s, e])) + b).
 
     Source: paper, feature communication.
-    Departures: no ReLU before the sigmoid; the published one keeps A from going below 0.5. In CFNet W is a 1x1 conv;
-    the published 3x3 one, dense in 3D, would cost as much as the decoder stage itself.
+    Departures: b, one a channel, starts at INITIAL_OPENNESS, so that skips start nearly whole and gates learn to close;
+    N alone would start them at 0.5 +- 0.2. No ReLU before the sigmoid; the published one keeps A from going below 0.5.
+    W is a 1x1 conv; the published 3x3 one, dense in 3D, would cost as much as the decoder stage itself.
 
     Args:
-        conv_op: nn.Conv2d or nn.Conv3d.
+        conv_op: nn.Conv2d or nn.Conv3d, or a 1x1 one of pointwise.POINTWISE.
         channels: C of each input.
-        kernel_size: of W, odd.
         norm: makes N for a number of channels.
         nonlin: makes phi.
 
@@ -49,21 +51,32 @@ class CommunicationGate(nn.Module):
         self,
         conv_op: Callable[..., _ConvNd],
         channels: int,
-        kernel_size: int,
         norm: Callable[[int], nn.Module],
         nonlin: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
-        self.attention = nn.Sequential(
-            nonlin(),
-            conv_op(2 * channels, channels, kernel_size, padding=kernel_size // 2),
-            norm(channels),
-            nn.Sigmoid(),
-        )
+        conv = conv_op(2 * channels, channels, 1)
+        self.attention = nn.Sequential(nonlin(), conv, norm(channels), OpenSigmoid(channels, dim=conv.weight.ndim - 2))
         self.stored_per_voxel = 4 * channels  # [s, e], what N takes, A
 
     def forward(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
         return shallow * self.attention(torch.cat((shallow, deep), dim=1))
+
+
+class OpenSigmoid(nn.Module):
+    """sigma(x + b) with a learned b a channel, which starts at INITIAL_OPENNESS: (B, C, *S) -> (B, C, *S).
+
+    Args:
+        channels: C.
+        dim: number of spatial axes.
+    """
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        self.openness = nn.Parameter(torch.full((channels, *[1] * dim), INITIAL_OPENNESS))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(x + self.openness)
 
 
 class OpenGate(nn.Module):

@@ -1,13 +1,19 @@
 """Modality-Cross Attention Fusion Module (MCAFM): joins the features of the two encoders at one scale."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+
+# Where the temperature of the correlations starts, and the gain of what attention adds (benchmarks/ablation.py).
+INITIAL_TEMPERATURE = 5.0
+INITIAL_GAIN = 0.1
+BLOCK_EDGE = {2: 16, 3: 8}  # voxels of a block along each axis, in 2D and in 3D, where it divides the map
+VARIANCE_FLOOR = 1e-4  # of the keys' (values') mean square: a variance below it is rounding, not signal
 
 
 class Fusion(nn.Module):
@@ -20,7 +26,6 @@ class Fusion(nn.Module):
         input_channels: C, channels of each of the two inputs.
         output_channels: channels of the fused map.
         num_heads: heads of attention, a divisor of C.
-        merge: makes LinearMerge or ResidualMerge.
         norm: makes a norm for a number of channels.
         nonlin: makes a non-linearity.
 
@@ -35,215 +40,20 @@ class Fusion(nn.Module):
     stored_per_voxel: int
 
 
-class Merge(nn.Module):
-    """What ends CrossAttentionFusion: joins both groups, X_i, with their attended embeddings, U_i G_j.
+class PlainConcatenation(Fusion):
+    """fused = [X_1, X_2], with no parameters: two of (B, C, *S) -> (B, 2C, *S). Used at full resolution."""
 
-    Args:
-        conv_op: makes a 1x1 conv.
-        input_channels: C, channels of each input.
-        output_channels: channels of the fused map.
-        norm: makes N for a number of channels.
-        nonlin: makes phi.
+    stored_per_voxel = 0  # the decoder copies it into a concatenation of its own
 
-    Attributes:
-        stored_per_voxel: see Fusion.
-
-    Shape:
-        X_i, U_i (B, C, *S) and G_i (B, h, d, d) -> (B, output_channels, *S).
-    """
-
-    stored_per_voxel: int
-
-
-class CrossAttentionFusion(Fusion):
-    """Each modality group is attended with the other group's context, then both are merged.
-
-        U_i = phi(X_i P_i + b_i);  [K_i, V_i] = U_i W_i       (X_i: tokens x channels)
-        G_i = softmax over key channels of K_i^T V_i / (N sqrt(d)), one d x d matrix a head
-        fused = merge(X_1, U_1, G_2;  X_2, U_2, G_1)         (the contexts are swapped)
-
-    Source: paper, MCAFM. K and V of many voxels are never formed: K^T V = W_k^T (U^T U) W_v, so that only the C x C
-    Gram matrix U^T U is a pass over the voxels. It is computed in fp32 under autocast.
-    Departures: the mean over the N voxels, where the paper sums, so that the logits do not grow with the patch and
-    fp16 cannot overflow. phi is the plan's non-linearity; published, ReLU.
-
-    Args and Shape: see Fusion.
-
-    Raises:
-        ValueError: heads that do not divide the channels.
-    """
-
-    def __init__(
-        self,
-        conv_op: Callable[..., _ConvNd],
-        input_channels: int,
-        output_channels: int,
-        num_heads: int,
-        merge: Callable[..., Merge],
-        norm: Callable[[int], nn.Module],
-        nonlin: Callable[[], nn.Module],
-    ) -> None:
+    def __init__(self, **_: Any) -> None:
         super().__init__()
-        if num_heads < 1 or input_channels % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide input_channels={input_channels}.")
-        self.num_heads = num_heads
-        self.projection_1 = nn.Sequential(conv_op(input_channels, input_channels, 1), nonlin())
-        self.projection_2 = nn.Sequential(conv_op(input_channels, input_channels, 1), nonlin())
-        self.key_value_1 = conv_op(input_channels, 2 * input_channels, 1, bias=False)
-        self.key_value_2 = conv_op(input_channels, 2 * input_channels, 1, bias=False)
-        self.merge = merge(conv_op, input_channels, output_channels, norm=norm, nonlin=nonlin)
-        self.stored_per_voxel = 2 * input_channels + self.merge.stored_per_voxel  # U_1, U_2
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        embedding_1, embedding_2 = self.projection_1(first), self.projection_2(second)
-        context_1 = self._context(embedding_1, self.key_value_1)
-        context_2 = self._context(embedding_2, self.key_value_2)
-        return self.merge(first, embedding_1, context_2, second, embedding_2, context_1)
-
-    def _context(self, embedding: torch.Tensor, key_value: _ConvNd) -> torch.Tensor:
-        """G of one modality group: (B, C, *S) -> (B, h, d, d), rows are key channels."""
-        with _without_autocast(embedding.device.type):
-            tokens = embedding.flatten(2)  # (B, C, *S) -> (B, C, N)
-            tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-            key, value = key_value.weight.flatten(1).to(tokens.dtype).chunk(2)  # each (C, C), heads one after another
-            heads = (self.num_heads, -1)
-            if few_voxels(embedding):
-                keys, values = ((tokens.mT @ weight.T).unflatten(2, heads).transpose(1, 2) for weight in (key, value))
-                scores = keys.mT @ values  # (B, h, N, d) twice -> (B, h, d, d)
-            else:
-                gram = tokens @ tokens.mT  # (B, C, C)
-                scores = key.unflatten(0, heads) @ (gram @ value.T).unflatten(2, heads).transpose(1, 2)
-            scores = self._over_voxels(scores, voxels=tokens.shape[2])
-            return torch.softmax(scores / scores.shape[2] ** 0.5, dim=2)
-
-    def _over_voxels(self, total: torch.Tensor, voxels: int) -> torch.Tensor:
-        """What stands for K^T V: its mean over the voxels."""
-        return total / voxels
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager:
-    # the meta device, on which FLOPs and memory are counted, knows no autocast
-    return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
-
-
-def few_voxels(features: torch.Tensor) -> bool:
-    """Whether a map has fewer voxels than channels: then maps are smaller than the C x C matrices that avoid them."""
-    return math.prod(features.shape[2:]) < features.shape[1]
-
-
-def attend(embedding: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-    """U G with the heads side by side: (B, C, *S), (B, h, d, d) -> (B, C, *S)."""
-    tokens = embedding.flatten(2).unflatten(1, context.shape[1:3])  # (B, h, d, N)
-    return (context.mT.to(tokens.dtype) @ tokens).view_as(embedding)
-
-
-def fold(weight: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-    """The weight of "apply G, then project" as one 1x1 conv a sample: (C_out, C), (B, h, d, d) -> (B, C_out, C)."""
-    heads = weight.unflatten(1, context.shape[1:3])  # (C_out, h, d)
-    return torch.einsum("ohe,bhde->bohd", heads, context.to(weight.dtype)).flatten(2)
-
-
-class LinearMerge(Merge):
-    """One linear map of both groups and their attended embeddings, then norm and activation.
-
-        fused = phi(N(A X_1 + B X_2 + C (U_1 G_2) + D (U_2 G_1)))
-
-    Since G is one small matrix a sample, C (U_1 G_2) is a per-sample 1x1 conv of U_1, and the whole sum is one matrix
-    product of [X_1, X_2, U_1, U_2]. No attended map of many voxels is formed.
-    Departure: replaces the published merge (ResidualMerge), which learned slower on glioma data in two seeds.
-
-    Args and Shape: see Merge.
-    """
-
-    def __init__(
-        self,
-        conv_op: Callable[..., _ConvNd],
-        input_channels: int,
-        output_channels: int,
-        norm: Callable[[int], nn.Module],
-        nonlin: Callable[[], nn.Module],
-    ) -> None:
-        super().__init__()
-        self.skip_1 = conv_op(input_channels, output_channels, 1)
-        self.skip_2 = conv_op(input_channels, output_channels, 1, bias=False)
-        self.attended_1 = conv_op(input_channels, output_channels, 1, bias=False)
-        self.attended_2 = conv_op(input_channels, output_channels, 1, bias=False)
-        self.norm_nonlin = nn.Sequential(norm(output_channels), nonlin())
-        self.stored_per_voxel = 4 * input_channels + 2 * output_channels  # the four maps; what N takes, phi's output
-
-    def forward(
-        self,
-        first: torch.Tensor,
-        embedding_1: torch.Tensor,
-        context_2: torch.Tensor,
-        second: torch.Tensor,
-        embedding_2: torch.Tensor,
-        context_1: torch.Tensor,
-    ) -> torch.Tensor:
-        if few_voxels(first):
-            attended_1, attended_2 = attend(embedding_1, context_2), attend(embedding_2, context_1)
-            attended = self.attended_1(attended_1) + self.attended_2(attended_2)
-            return self.norm_nonlin(self.skip_1(first) + self.skip_2(second) + attended)
-        skip_1, skip_2, weight_1, weight_2 = (
-            conv.weight.flatten(1) for conv in (self.skip_1, self.skip_2, self.attended_1, self.attended_2)
-        )
-        weights = (skip_1, skip_2, fold(weight_1, context_2), fold(weight_2, context_1))
-        weight = torch.cat([w.expand(len(first), -1, -1) for w in weights], dim=2)  # (B, C_out, 4C)
-        maps = (first, second, embedding_1, embedding_2)
-        assert self.skip_1.bias is not None  # the bias of all four
-        merged = torch.baddbmm(self.skip_1.bias[:, None], weight, torch.cat(maps, dim=1).flatten(2))  # (B, C_out, N)
-        return self.norm_nonlin(merged.unflatten(2, first.shape[2:]))
-
-
-class ResidualMerge(Merge):
-    """The published merge: residual attention, a projection and norm shared by both groups, a channel embedding.
-
-        Y_1 = X_1 + U_1 G_2,  Y_2 = X_2 + U_2 G_1;  Z_i = N_z(Y_i W + b);  M = [Z_1, Z_2]
-        fused = N(R M + N(phi(E M + b_E)))
-
-    Source: paper, MCAFM; published, N_z is LayerNorm over channels and N is BatchNorm.
-
-    Args and Shape: see Merge. token_norm makes N_z, where it is not N.
-    """
-
-    def __init__(
-        self,
-        conv_op: Callable[..., _ConvNd],
-        input_channels: int,
-        output_channels: int,
-        norm: Callable[[int], nn.Module],
-        nonlin: Callable[[], nn.Module],
-        token_norm: Callable[[int], nn.Module] | None = None,
-    ) -> None:
-        super().__init__()
-        self.project = nn.Sequential(conv_op(input_channels, input_channels, 1), (token_norm or norm)(input_channels))
-        self.residual = conv_op(2 * input_channels, output_channels, 1, bias=False)
-        self.embed = nn.Sequential(conv_op(2 * input_channels, output_channels, 1), nonlin(), norm(output_channels))
-        self.norm = norm(output_channels)
-        # Y_i, W Y_i and M; phi's output, the sum and its norm
-        self.stored_per_voxel = 6 * input_channels + 3 * output_channels
-
-    def forward(
-        self,
-        first: torch.Tensor,
-        embedding_1: torch.Tensor,
-        context_2: torch.Tensor,
-        second: torch.Tensor,
-        embedding_2: torch.Tensor,
-        context_1: torch.Tensor,
-    ) -> torch.Tensor:
-        merged = torch.cat(
-            (
-                self.project(first + attend(embedding_1, context_2)),
-                self.project(second + attend(embedding_2, context_1)),
-            ),
-            dim=1,
-        )
-        return self.norm(self.residual(merged) + self.embed(merged))
+        return torch.cat((first, second), dim=1)
 
 
 class ConcatenationFusion(Fusion):
-    """Fusion without attention: fused = phi(N(A X_1 + B X_2)). The ablation of CrossAttentionFusion.
+    """Fusion without attention: fused = phi(N(A [X_1, X_2])). The ablation of CrossAttentionFusion.
 
     Args and Shape: see Fusion.
     """
@@ -258,28 +68,182 @@ class ConcatenationFusion(Fusion):
         **_: Any,
     ) -> None:
         super().__init__()
-        self.merge = nn.Sequential(conv_op(2 * input_channels, output_channels, 1), norm(output_channels), nonlin())
+        self.project = conv_op(2 * input_channels, output_channels, 1)
+        self.norm_nonlin = nn.Sequential(norm(output_channels), nonlin())
         self.stored_per_voxel = 2 * input_channels + 2 * output_channels  # [X_1, X_2]; what N takes, phi's output
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        return self.merge(torch.cat((first, second), dim=1))
+        return self.norm_nonlin(self.project(torch.cat((first, second), dim=1)))
 
 
-class PlainConcatenation(Fusion):
-    """fused = [X_1, X_2], with no parameters: two of (B, C, *S) -> (B, 2C, *S). Used at full resolution."""
+class CrossAttentionFusion(ConcatenationFusion):
+    """Each modality group is attended with the other group's context, then both are joined as without attention.
 
-    stored_per_voxel = 0  # the decoder copies it into a concatenation of its own
+        U_i = phi(X_i P_i + b_i)                                                  (X_i: tokens x channels)
+        G_i = context of U_i, one d x d matrix a head and block of the map        (see ChannelContext)
+        Y_1 = X_1 + g_1 * U_1 (G_2 - 1/d),  Y_2 = X_2 + g_2 * U_2 (G_1 - 1/d)     (the contexts are swapped)
+        fused = phi(N(A [Y_1, Y_2]))
 
-    def __init__(self, **_: Any) -> None:
-        super().__init__()
+    Source: paper, MCAFM, Y_1 = X_1 + U_1 G_2.
+    Departures:
+    - G is of a block of about 8 x 8 x 8 voxels (16 x 16 in 2D), where the published one is of the whole map: over a
+      whole patch channels go together in nearly the same way in every brain, and at fine scales G hardly saw its input.
+    - What attention adds has a gain g a channel that starts small, so that a fusion starts as about the plain
+      concatenation. A uniform G, which would add one and the same map to all channels of a head, adds nothing.
+    - The published merge of Y_1 and Y_2, a shared projection and a channel embedding (published_blocks.ResidualMerge),
+      learned slower on glioma data in two seeds.
+    - phi is the plan's non-linearity; published, ReLU.
+
+    Args and Shape: see Fusion.
+
+    Raises:
+        ValueError: heads that do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        conv_op: Callable[..., _ConvNd],
+        input_channels: int,
+        output_channels: int,
+        num_heads: int,
+        norm: Callable[[int], nn.Module],
+        nonlin: Callable[[], nn.Module],
+    ) -> None:
+        super().__init__(conv_op, input_channels, output_channels, norm=norm, nonlin=nonlin)
+        if num_heads < 1 or input_channels % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide input_channels={input_channels}.")
+        self.embed_1 = nn.Sequential(conv_op(input_channels, input_channels, 1), nonlin())
+        self.embed_2 = nn.Sequential(conv_op(input_channels, input_channels, 1), nonlin())
+        self.context_1 = ChannelContext(conv_op, input_channels, num_heads)
+        self.context_2 = ChannelContext(conv_op, input_channels, num_heads)
+        per_channel = (input_channels, *self.project.weight.shape[2:])
+        self.gain_1 = nn.Parameter(torch.full(per_channel, INITIAL_GAIN))
+        self.gain_2 = nn.Parameter(torch.full(per_channel, INITIAL_GAIN))
+        # U_1, U_2 and what attention makes of them; [Y_1, Y_2]; what N takes, phi's output
+        self.stored_per_voxel = 6 * input_channels + 2 * output_channels
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        return torch.cat((first, second), dim=1)
+        blocks_1, blocks_2 = to_blocks(self.embed_1(first)), to_blocks(self.embed_2(second))
+        attended_1 = attend(blocks_1, _less_uniform(self.context_2(blocks_2)))
+        attended_2 = attend(blocks_2, _less_uniform(self.context_1(blocks_1)))
+        return super().forward(
+            first + self.gain_1 * from_blocks(attended_1, first.shape),
+            second + self.gain_2 * from_blocks(attended_2, second.shape),
+        )
 
 
-# What the arguments fusion and fusion_merge choose from, in plans files too.
+def _less_uniform(context: torch.Tensor) -> torch.Tensor:
+    """G - 1/d."""
+    return context - 1 / context.shape[2]
+
+
+class ChannelContext(nn.Module):
+    """How the channels of a modality group go together: what the other group is attended with.
+
+        [K, V] = U W;  R = corr(K, V) over the voxels, one d x d matrix a head;  G = softmax over key channels of t R
+
+    Source: paper, MCAFM, G = softmax of K^T V / sqrt(d). K and V of many voxels are never formed: their covariance is
+    W_k^T cov(U) W_v, so that only the C x C Gram matrix U^T U is a pass over the voxels. It is computed in fp32 under
+    autocast.
+    Departures: correlations, which have no scale, in place of sums over the voxels: published logits grow with the
+    patch until the softmax is one-hot, and divided by the number of voxels they are so small that it is uniform. They
+    keep what an instance norm erases from means: how channels vary together. The temperature t is learned, one a head,
+    as in cross-covariance attention (XCiT, arXiv:2106.09681) and Restormer (arXiv:2111.09881), whose channels are
+    normalised to unit length, but not centred.
+
+    Args:
+        conv_op: makes a 1x1 conv.
+        channels: C.
+        num_heads: h, a divisor of C.
+
+    Shape:
+        (B, C, N) -> (B, h, d, d) with d = C / h; rows are key channels, and each column sums to 1.
+    """
+
+    def __init__(self, conv_op: Callable[..., _ConvNd], channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.key_value = conv_op(channels, 2 * channels, 1, bias=False)
+        self.log_temperature = nn.Parameter(torch.full((num_heads,), math.log(INITIAL_TEMPERATURE)))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        with without_autocast(tokens.device.type):
+            tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+            key, value = self.key_value.weight.flatten(1).to(tokens.dtype).chunk(2)  # each (C, C), head after head
+            channels, voxels = tokens.shape[1:]
+            heads = (self.num_heads, channels // self.num_heads)
+            if voxels < channels:  # K and V are smaller than the C x C matrices that avoid them
+                keys, values = _standardised(key @ tokens), _standardised(value @ tokens)  # each (B, C, N)
+                scores = keys.unflatten(1, heads) @ values.unflatten(1, heads).mT / voxels
+            else:
+                mean = tokens.mean(dim=2, keepdim=True)
+                moment = tokens @ tokens.mT / voxels  # of pairs of channels: (B, C, C)
+                key_scale, value_scale = _scale(key, mean, moment), _scale(value, mean, moment)
+                covariance = value @ (moment - mean @ mean.mT)  # of values and channels: (B, C, C)
+                scores = key.unflatten(0, heads) @ covariance.unflatten(1, heads).mT  # (B, h, d, d)
+                scores = scores / (key_scale.unflatten(1, heads) @ value_scale.unflatten(1, heads).mT)
+            return torch.softmax(self.log_temperature.exp()[:, None, None] * scores, dim=2)
+
+
+def _standardised(maps: torch.Tensor) -> torch.Tensor:
+    """Mean 0 and, but for VARIANCE_FLOOR, variance 1 over the voxels: (B, C, N) -> (B, C, N)."""
+    variance, mean = torch.var_mean(maps, dim=2, correction=0, keepdim=True)
+    return (maps - mean) / _deviation(variance, mean.square() + variance)
+
+
+def _scale(weight: torch.Tensor, mean: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
+    """What _standardised divides W U by, from U's means and moments: (C, C), (B, C, 1), (B, C, C) -> (B, C, 1)."""
+    square = ((weight @ moment) * weight).sum(dim=2, keepdim=True)
+    return _deviation(square - (weight @ mean).square(), square)
+
+
+def _deviation(variance: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
+    tiny = torch.finfo(variance.dtype).tiny ** 0.5
+    return (variance.clamp(min=0) + VARIANCE_FLOOR * square.mean(dim=1, keepdim=True) + tiny).sqrt()
+
+
+def without_autocast(device_type: str) -> AbstractContextManager:
+    """In which sums over voxels are formed in fp32."""
+    # the meta device, on which FLOPs and memory are counted, knows no autocast
+    return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
+
+
+def to_blocks(x: torch.Tensor) -> torch.Tensor:
+    """A map cut into blocks: (B, C, *S) -> (B * blocks, C, voxels of a block)."""
+    grid = [(size // edge, edge) for size, edge in zip(x.shape[2:], block_edges(x.shape[2:]), strict=True)]
+    dim = len(grid)
+    cut = x.reshape(*x.shape[:2], *(number for axis in grid for number in axis))  # (B, C, n, e, n, e, ..)
+    blocks, edges = range(2, 2 + 2 * dim, 2), range(3, 3 + 2 * dim, 2)
+    return cut.permute(0, *blocks, 1, *edges).reshape(-1, x.shape[1], math.prod(edge for _, edge in grid))
+
+
+def from_blocks(blocks: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """What to_blocks cut, put together: (B * blocks, C, voxels of a block) -> shape, (B, C, *S)."""
+    edges = block_edges(shape[2:])
+    counts = [size // edge for size, edge in zip(shape[2:], edges, strict=True)]
+    dim = len(edges)
+    apart = blocks.reshape(shape[0], *counts, shape[1], *edges)  # (B, n, n, .., C, e, e, ..)
+    axes = (axis for i in range(dim) for axis in (1 + i, 2 + dim + i))
+    return apart.permute(0, 1 + dim, *axes).reshape(shape)
+
+
+def block_edges(size: Sequence[int]) -> list[int]:
+    """Of each axis of a map, the divisor that is nearest to BLOCK_EDGE in ratio: blocks are all of one size."""
+    wanted = BLOCK_EDGE[len(size)]
+    return [
+        min((edge for edge in range(1, n + 1) if n % edge == 0), key=lambda edge: abs(math.log(edge / wanted)))
+        for n in size
+    ]
+
+
+def attend(tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """U G with the heads side by side: (B, C, N), (B, h, d, d) -> (B, C, N)."""
+    heads = tokens.unflatten(1, context.shape[1:3])  # (B, h, d, N)
+    return (context.mT.to(tokens.dtype) @ heads).flatten(1, 2)
+
+
+# What the argument fusion chooses from, in plans files too.
 FUSIONS: dict[str, type[Fusion]] = {
     "cross_attention": CrossAttentionFusion,
     "concatenation": ConcatenationFusion,
 }
-MERGES: dict[str, type[Merge]] = {"linear": LinearMerge, "residual": ResidualMerge}

@@ -97,7 +97,14 @@ class PublishedCFNet(nn.Module):
             for deep, shallow in steps
         )
         self.communication = nn.ModuleList(
-            FeatureCommunication(nn.Conv2d, shallow, deep, "bilinear", gate=PublishedGate(shallow), norm=NORM)
+            FeatureCommunication(
+                nn.Conv2d,
+                shallow,
+                deep,
+                "bilinear",
+                gate=PublishedGate(nn.Conv2d, shallow, norm=NORM, nonlin=RELU),
+                norm=NORM,
+            )
             for deep, shallow in steps
         )
         self.head = PublishedHead(LEVELS[0], num_classes)

@@ -8,9 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from nnunetv2_cfnet.architecture.context import MultiScaleContext
-from nnunetv2_cfnet.architecture.decoder import CommunicationGate
-from nnunetv2_cfnet.architecture.fusion import CrossAttentionFusion, ResidualMerge
+from nnunetv2_cfnet.architecture.context import context_branches
+from nnunetv2_cfnet.architecture.fusion import attend, without_autocast
 
 DILATIONS = (1, 2, 3, 4)
 DROPOUT = 0.5
@@ -24,60 +23,147 @@ class ChannelLayerNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-class PublishedFusion(CrossAttentionFusion):
-    """MCAFM as published: K^T V is a sum over the pixels, and tokens are normalised over their channels.
+class PublishedFusion(nn.Module):
+    """MCAFM as published: each modality group is attended with the other group's context, then both are merged.
+
+        U_i = ReLU(X_i P_i + b_i);  [K_i, V_i] = U_i W_i                  (X_i: tokens x channels)
+        G_i = softmax over key channels of K_i^T V_i / sqrt(d)            (a sum over the pixels)
+        Y_1 = X_1 + U_1 G_2,  Y_2 = X_2 + U_2 G_1;  fused = ResidualMerge(Y_1, Y_2)
+
+    Source: paper. K^T V = W_k^T (U^T U) W_v.
 
     Args:
-        channels: of both inputs and of the output.
-        num_heads: a divisor of them.
+        channels: C, of both inputs and of the output.
+        num_heads: h, a divisor of C; d = C / h.
 
     Shape:
         two of (B, C, H, W) -> (B, C, H, W).
     """
 
     def __init__(self, channels: int, num_heads: int) -> None:
-        merge = partial(ResidualMerge, token_norm=ChannelLayerNorm)
-        super().__init__(nn.Conv2d, channels, channels, num_heads, merge=merge, norm=NORM, nonlin=RELU)
+        super().__init__()
+        self.num_heads = num_heads
+        self.projection_1 = nn.Sequential(nn.Conv2d(channels, channels, 1), RELU())
+        self.projection_2 = nn.Sequential(nn.Conv2d(channels, channels, 1), RELU())
+        self.key_value_1 = nn.Conv2d(channels, 2 * channels, 1, bias=False)
+        self.key_value_2 = nn.Conv2d(channels, 2 * channels, 1, bias=False)
+        self.merge = ResidualMerge(nn.Conv2d, channels, norm=NORM, nonlin=RELU, token_norm=ChannelLayerNorm)
 
-    def _over_voxels(self, total: torch.Tensor, voxels: int) -> torch.Tensor:
-        return total
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        embedding_1, embedding_2 = self.projection_1(first).flatten(2), self.projection_2(second).flatten(2)
+        context_1 = self._context(embedding_1, self.key_value_1)
+        context_2 = self._context(embedding_2, self.key_value_2)
+        attended_1, attended_2 = attend(embedding_1, context_2), attend(embedding_2, context_1)
+        return self.merge(first + attended_1.view_as(first), second + attended_2.view_as(second))
+
+    def _context(self, tokens: torch.Tensor, key_value: nn.Conv2d) -> torch.Tensor:
+        """G of one modality group: (B, C, N) -> (B, h, d, d), rows are key channels."""
+        with without_autocast(tokens.device.type):
+            tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+            key, value = key_value.weight.flatten(1).to(tokens.dtype).chunk(2)  # each (C, C), head after head
+            heads = (self.num_heads, -1)
+            scores = key.unflatten(0, heads) @ (tokens @ tokens.mT @ value.T).unflatten(2, heads).transpose(1, 2)
+            return torch.softmax(scores / scores.shape[2] ** 0.5, dim=2)
 
 
-class PublishedContext(MultiScaleContext):
-    """MCPM as published: one softmax over all branches' channels, and dropout.
+class ResidualMerge(nn.Module):
+    """What ends the published MCAFM: a projection and norm shared by both groups, and a channel embedding.
+
+        Z_i = N_z(Y_i W + b);  M = [Z_1, Z_2];  fused = N(R M + N(phi(E M + b_E)))
+
+    Source: paper, MCAFM; published, N_z is LayerNorm over channels, N is BatchNorm, phi is ReLU.
 
     Args:
-        channels: of input and output.
+        conv_op: nn.Conv2d or nn.Conv3d.
+        channels: C, of both inputs and of the output.
+        norm: makes N for a number of channels.
+        nonlin: makes phi.
+        token_norm: makes N_z.
+
+    Shape:
+        two of (B, C, *S) -> (B, C, *S).
+    """
+
+    def __init__(
+        self,
+        conv_op: Callable[..., _ConvNd],
+        channels: int,
+        norm: Callable[[int], nn.Module],
+        nonlin: Callable[[], nn.Module],
+        token_norm: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.project = nn.Sequential(conv_op(channels, channels, 1), token_norm(channels))
+        self.residual = conv_op(2 * channels, channels, 1, bias=False)
+        self.embed = nn.Sequential(conv_op(2 * channels, channels, 1), nonlin(), norm(channels))
+        self.norm = norm(channels)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        merged = torch.cat((self.project(first), self.project(second)), dim=1)
+        return self.norm(self.residual(merged) + self.embed(merged))
+
+
+class PublishedContext(nn.Module):
+    """MCPM as published: branch weights from averages over the pixels, one softmax over all of them, and dropout.
+
+        y = S x;  F_k(y) as MultiScaleContext has them;  g = GAP(sum_k F_k);  a = softmax([L_1 g, .., L_4 g])
+        out = Dropout(x + E ReLU(sum_k a_k F_k))
+
+    Source: paper.
+
+    Args:
+        channels: C, of input and output.
 
     Shape:
         (B, C, H, W) -> (B, C, H, W).
     """
 
     def __init__(self, channels: int) -> None:
-        dilations = [(dilation, dilation) for dilation in DILATIONS]
-        super().__init__(nn.Conv2d, channels, kernel_size=(3, 3), dilations=dilations, norm=NORM, nonlin=RELU)
+        super().__init__()
+        reduced, dilations = channels // 4, [(dilation, dilation) for dilation in DILATIONS]
+        self.squeeze = nn.Conv2d(channels, reduced, 1)
+        self.branches = context_branches(nn.Conv2d, reduced, (3, 3), dilations=dilations, norm=NORM, nonlin=RELU)
+        self.selectors = nn.ModuleList(nn.Linear(reduced, reduced) for _ in dilations)
+        self.expand = nn.Sequential(RELU(), nn.Conv2d(reduced, channels, 1))
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.dropout(super().forward(x))
+        squeezed = self.squeeze(x)
+        branches = torch.stack([branch(squeezed) for branch in self.branches], dim=1)  # (B, 4, C/4, H, W)
+        pooled = branches.sum(dim=1).flatten(2).mean(dim=2)  # (B, C/4)
+        logits = torch.cat([selector(pooled) for selector in self.selectors], dim=1)  # (B, 4 * C/4)
+        weights = torch.softmax(logits, dim=1).view(*branches.shape[:3], 1, 1)
+        return self.dropout(x + self.expand((branches * weights).sum(dim=1)))
 
-    def _softmax(self, logits: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(logits.flatten(1), dim=1).view_as(logits)
 
+class PublishedGate(nn.Module):
+    """The gate as published: s * A, A = sigma(ReLU(N(conv3x3(phi([s, e]))))), which can't go below 0.5.
 
-class PublishedGate(CommunicationGate):
-    """The gate as published: a 3x3 conv, and a ReLU before the sigmoid, so that it can't go below 0.5.
+    Source: paper, feature communication; published, N is BatchNorm and phi is ReLU.
 
     Args:
-        channels: of each input.
+        conv_op: nn.Conv2d or nn.Conv3d.
+        channels: C of each input.
+        norm: makes N for a number of channels.
+        nonlin: makes phi.
 
     Shape:
-        two of (B, C, H, W) -> (B, C, H, W).
+        s, e: two of (B, C, *S) -> (B, C, *S).
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(nn.Conv2d, channels, kernel_size=3, norm=NORM, nonlin=RELU)
-        self.attention.insert(len(self.attention) - 1, nn.ReLU())
+    def __init__(
+        self,
+        conv_op: Callable[..., _ConvNd],
+        channels: int,
+        norm: Callable[[int], nn.Module],
+        nonlin: Callable[[], nn.Module],
+    ) -> None:
+        super().__init__()
+        conv = conv_op(2 * channels, channels, 3, padding=1)
+        self.attention = nn.Sequential(nonlin(), conv, norm(channels), nn.ReLU(), nn.Sigmoid())
+
+    def forward(self, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
+        return shallow * self.attention(torch.cat((shallow, deep), dim=1))
 
 
 class FeatureCommunication(nn.Module):
@@ -92,7 +178,7 @@ class FeatureCommunication(nn.Module):
         shallow_channels: C, channels of s and of the output.
         deep_channels: channels of e.
         upsample_mode: "bilinear" or "trilinear".
-        gate: a CommunicationGate of C channels.
+        gate: a PublishedGate of C channels.
         norm: makes N for a number of channels.
 
     Shape:
@@ -105,7 +191,7 @@ class FeatureCommunication(nn.Module):
         shallow_channels: int,
         deep_channels: int,
         upsample_mode: str,
-        gate: CommunicationGate,
+        gate: nn.Module,
         norm: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()

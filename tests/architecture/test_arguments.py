@@ -16,9 +16,9 @@ from nnunetv2_cfnet.architecture.arguments import (
 from nnunetv2_cfnet.architecture.cfnet import CFNet
 
 
-def test_the_version_that_plans_carry_is_1():
+def test_the_version_that_plans_carry_is_2():
     """Raising it orphans every checkpoint: it has to be a decision (see CONTRIBUTING.md)."""
-    assert ARCHITECTURE_VERSION == 1
+    assert ARCHITECTURE_VERSION == 2
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,8 @@ def test_default_dilations_fit_the_map_of_the_bottleneck_where_the_patch_is_know
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"architecture_version": 0}, "architecture_version=0: these plans were made for another CFNet"),
+        ({"architecture_version": 1}, "architecture_version=1: these plans were made for another CFNet"),
         ({"fusion": "sum"}, r"fusion='sum' is unknown; choose one of"),
-        ({"fusion_merge": "sum"}, r"fusion_merge='sum' is unknown; choose one of"),
         ({"features_per_stage": [8, 16]}, r"features_per_stage=\[8, 16\] has 2 entries; n_stages=4 asks for 4"),
         ({"n_blocks_per_stage": [1] * 4}, "n_conv_per_stage=.* and n_blocks_per_stage=.*: give exactly one"),
         ({"conv_op": nn.Conv1d}, "conv_op=.* is none of"),

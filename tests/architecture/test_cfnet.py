@@ -17,17 +17,14 @@ from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_paramete
 from nnunetv2_cfnet.architecture.decoder import CommunicationGate, OpenGate
 from nnunetv2_cfnet.architecture.fusion import (
     FUSIONS,
-    MERGES,
     ConcatenationFusion,
     CrossAttentionFusion,
     PlainConcatenation,
-    ResidualMerge,
 )
 
 SWITCHES = [
     {},
     {"fusion": "concatenation"},
-    {"fusion_merge": "residual"},
     {"context": False},
     {"communication": False},
     {"recompute": False},
@@ -64,8 +61,6 @@ def test_switches_exchange_the_parts_they_name(plan_arguments):
     assert kinds(bare.fusion) == [PlainConcatenation, *[ConcatenationFusion] * 3]
     assert kinds(bare.decoder.gates) == [OpenGate] * 3
     assert isinstance(bare.context, nn.Identity)
-    published_merge = CFNet(4, num_classes=3, fusion_merge="residual", **plan_arguments())
-    assert isinstance(published_merge.fusion[1].merge, ResidualMerge)
 
 
 @pytest.mark.parametrize("n_stages", range(3, 9))
@@ -219,10 +214,8 @@ def test_feature_map_size_tracks_what_is_stored(plan_arguments, switches, dim, n
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(("dim", "size"), [(3, (32, 48, 32)), (2, (96, 64))])
 def test_estimate_tracks_what_every_fusion_stores(plan_arguments, dim, size, residual):
-    merges = [("cross_attention", merge) for merge in MERGES]
-    others = [(fusion, "linear") for fusion in FUSIONS if fusion != "cross_attention"]
-    for (fusion, merge), communication, recompute in product(merges + others, (True, False), (True, False)):
-        switches = {"fusion": fusion, "fusion_merge": merge, "communication": communication, "recompute": recompute}
+    for fusion, communication, recompute in product(FUSIONS, (True, False), (True, False)):
+        switches = {"fusion": fusion, "communication": communication, "recompute": recompute}
         assert 1 / 1.15 < stored_over_estimated(plan_arguments(dim, 5, residual) | switches, size) < 1.15, switches
 
 

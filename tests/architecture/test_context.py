@@ -33,14 +33,10 @@ def naive_context(module: MultiScaleContext, x: torch.Tensor, kernel_size, dilat
             f = conv(f, branch[layer].weight, branch[layer].bias, padding=padding, dilation=tuple(d))
             f = F.leaky_relu(branch[layer + 1](f))
         branches.append(f)
-    spatial = tuple(range(2, x.ndim))
-    g = sum(branches).mean(dim=spatial)
-    logits = [selector(g) for selector in module.selectors]
+    logits = module.select[0](sum(branches)).chunk(len(branches), dim=1)
     total = sum(logit.exp() for logit in logits)
-    mixed = sum(
-        (logit.exp() / total)[(...,) + (None,) * len(spatial)] * f for logit, f in zip(logits, branches, strict=True)
-    )
-    return x + module.expand[1](F.leaky_relu(mixed))
+    mixed = sum(logit.exp() / total * f for logit, f in zip(logits, branches, strict=True))
+    return x + module.gain * module.expand[1](F.leaky_relu(mixed))
 
 
 @pytest.mark.parametrize(
@@ -55,12 +51,6 @@ def test_context_matches_float64_reference(size, kernel_size, dilations):
     x = torch.randn(2, 16, *size, dtype=torch.float64)
     expected = naive_context(module, x, kernel_size, dilations)
     torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-10)
-
-
-def test_branch_weights_sum_to_one_across_branches():
-    module = make_context((6, 5), [[1, 1], [2, 2], [3, 3]])
-    weights = module._branch_weights(torch.randn(2, 3, 4, 6, 5))
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, 4))
 
 
 def test_every_context_parameter_gets_a_gradient():

@@ -17,34 +17,37 @@ CONVS = {2: nn.Conv2d, 3: nn.Conv3d}
 NORMS = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
-def make_gate(dim: int, kernel_size: int = 1) -> CommunicationGate:
-    norm = partial(NORMS[dim], affine=True)
-    return CommunicationGate(CONVS[dim], 8, kernel_size=kernel_size, norm=norm, nonlin=NONLIN)
+def make_gate(dim: int) -> CommunicationGate:
+    return CommunicationGate(CONVS[dim], 8, norm=partial(NORMS[dim], affine=True), nonlin=NONLIN)
 
 
 def naive_gate(gate: CommunicationGate, shallow: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
-    _, conv, norm, _ = gate.attention
+    _, conv, norm, sigmoid = gate.attention
     apply = {4: F.conv2d, 5: F.conv3d}[shallow.ndim]
-    padding = conv.weight.shape[2] // 2
     logits = sum(  # the conv of a concatenation as a sum
-        apply(F.leaky_relu(part), weight, padding=padding)
+        apply(F.leaky_relu(part), weight)
         for part, weight in zip((shallow, deep), conv.weight.chunk(2, dim=1), strict=True)
     )
     logits = norm(logits + conv.bias.view(1, -1, *[1] * (shallow.ndim - 2)))
-    return shallow / (1 + torch.exp(-logits))
+    return shallow / (1 + torch.exp(-logits - sigmoid.openness))
 
 
-@pytest.mark.parametrize(("size", "kernel_size"), [((6, 5), 3), ((3, 5, 4), 1)])
-def test_gate_matches_float64_reference(size, kernel_size):
-    gate = make_gate(len(size), kernel_size).double()
+@pytest.mark.parametrize("size", [(6, 5), (3, 5, 4)])
+def test_gate_matches_float64_reference(size):
+    gate = make_gate(len(size)).double()
     shallow, deep = torch.randn(2, 2, 8, *size, dtype=torch.float64)
     expected = naive_gate(gate, shallow, deep)
     torch.testing.assert_close(gate(shallow, deep), expected, rtol=0, atol=1e-10)
 
 
-def test_gate_can_close():
+def test_gate_starts_open_and_can_close():
     """The published one can't go below 0.5."""
-    assert make_gate(2)(torch.ones(1, 8, 6, 5), torch.randn(1, 8, 6, 5)).min() < 0.5
+    gate, deep = make_gate(2), torch.randn(1, 8, 6, 5)
+    start = gate(torch.ones(1, 8, 6, 5), deep)
+    assert start.mean() > 0.9
+    assert start.min() > 0.5
+    nn.init.constant_(gate.attention[-1].openness, -3)
+    assert gate(torch.ones(1, 8, 6, 5), deep).mean() < 0.1
 
 
 def make_decoder(gates, recompute=False) -> CoarseToFineDecoder:

@@ -45,7 +45,8 @@ def test_context_reproduces_published_mcpm(fill_published, published_input, publ
 
 
 def test_communication_reproduces_published_block(fill_published, published_input, published_outputs):
-    communication = FeatureCommunication(nn.Conv2d, 64, 256, "bilinear", gate=PublishedGate(64), norm=nn.BatchNorm2d)
+    gate = PublishedGate(nn.Conv2d, 64, norm=nn.BatchNorm2d, nonlin=nn.ReLU)
+    communication = FeatureCommunication(nn.Conv2d, 64, 256, "bilinear", gate=gate, norm=nn.BatchNorm2d)
     fill_published(
         communication,
         {

@@ -6,28 +6,30 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nnunetv2_cfnet.architecture.decoder import CommunicationGate
 from nnunetv2_cfnet.architecture.published_blocks import (
     FeatureCommunication,
-    PublishedContext,
     PublishedGate,
     UpsamplingBlock,
 )
 
 
-def test_published_weights_of_branches_sum_to_one_over_all_values():
-    weights = PublishedContext(16)._branch_weights(torch.randn(2, 4, 4, 6, 5))
-    torch.testing.assert_close(weights.sum(dim=(1, 2)), torch.ones(2))
+def make_gate(conv_op: type[nn.Module], norm: type[nn.Module]) -> PublishedGate:
+    return PublishedGate(conv_op, 8, norm=norm, nonlin=nn.ReLU)
 
 
 def test_published_gate_never_goes_below_half():
-    assert PublishedGate(8)(torch.ones(1, 8, 6, 5), torch.randn(1, 8, 6, 5)).min() >= 0.5
+    gate = make_gate(nn.Conv2d, nn.BatchNorm2d)
+    assert gate(torch.ones(1, 8, 6, 5), torch.randn(1, 8, 6, 5)).min() >= 0.5
 
 
 def test_communication_matches_float64_reference():
-    gate = CommunicationGate(nn.Conv3d, 8, kernel_size=1, norm=nn.InstanceNorm3d, nonlin=nn.ReLU)
     communication = FeatureCommunication(
-        nn.Conv3d, 8, 16, upsample_mode="trilinear", gate=gate, norm=nn.InstanceNorm3d
+        nn.Conv3d,
+        8,
+        16,
+        upsample_mode="trilinear",
+        gate=make_gate(nn.Conv3d, nn.InstanceNorm3d),
+        norm=nn.InstanceNorm3d,
     ).double()
     shallow, deep = torch.randn(1, 8, 4, 6, 8).double(), torch.randn(1, 16, 2, 3, 4).double()
     s = communication.shallow_projection[1](communication.shallow_projection[0](shallow))

@@ -1,0 +1,410 @@
+"""What each part of CFNet earns: `python benchmarks/ablation.py [-d ID] [--size small|plan] [-device cpu|cuda]`.
+
+Trains the plan's U-Net, a residual one, CFNet, and CFNet without each of its parts, with nnU-Net's own trainer: its
+data loader, augmentation, loss, optimizer and schedule. The cases that the fold leaves out are predicted by its own
+sliding window and scored in the preprocessed space. All networks of a seed see the same batches at the same time.
+Initial weights are drawn a module at a time, by the seed and the module's name, so that networks that share a module
+start with the same weights there, and differ in what they vary alone.
+
+Seed k trains and predicts fold k of nnU-Net's split, from the first again after the last. Each network of a seed is a
+file in OUT/runs: the same command goes on where an interrupted one was, and adds seeds. Writes ablation.json,
+ablation.svg, and the tables between two markers of ablation.md.
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ablation_tables import figure, tables
+from cost import environment
+from torch import nn
+from tqdm import tqdm
+
+from nnunetv2_cfnet.architecture.context import MultiScaleContext
+from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters, count_saved_bytes
+from nnunetv2_cfnet.architecture.decoder import CommunicationGate
+from nnunetv2_cfnet.architecture.fusion import ChannelContext
+from nnunetv2_cfnet.demo.phantom import write_dataset
+from nnunetv2_cfnet.evaluation.metrics import overlap_metrics
+from nnunetv2_cfnet.files.whole import whole_file
+from nnunetv2_cfnet.host import dataset_name
+from nnunetv2_cfnet.jobs.steps import Step, run_step
+
+PROJECT = Path(__file__).parents[1]
+BEGIN, END = "<!-- begin: written by benchmarks/ablation.py -->", "<!-- end: written by benchmarks/ablation.py -->"
+CONFIGURATION = "3d_fullres"
+PHANTOM_ID, PHANTOM_CASES, PHANTOM_SHAPE = 1, 40, (40, 40, 40)
+PROBED_BATCHES = 8  # over which data-dependent weights are averaged
+CURVE_POINTS = 40  # of a loss curve
+
+# name -> what is changed in the plan's CFNet
+CFNETS: dict[str, dict[str, Any]] = {
+    "CFNet": {},
+    "without attention": {"fusion": "concatenation"},
+    "without context": {"context": False},
+    "without gates": {"communication": False},
+    "without all three": {"fusion": "concatenation", "context": False, "communication": False},
+    "wider encoders": {},  # see network_plans
+    "other pairs": {"modality_groups": [[0, 1], [2, 3]]},  # (T1, T1ce) and (T2, FLAIR) in nnU-Net's order of BraTS
+}
+NETWORKS = ("CFNet", "U-Net", "ResEnc U-Net", *list(CFNETS)[1:])  # the first is compared with the others
+RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6)  # of nnU-Net's ResEncUNetPlanner
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large networks and trainings are; what is None is nnU-Net's."""
+
+    steps: int
+    memory_target_gb: float | None = None
+    base_features: int | None = None
+    initial_lr: float | None = None
+    momentum: float | None = None
+
+
+SIZES = {
+    # patches of about 48^3; nnU-Net's momentum of 0.99 averages over half as many steps as there are here
+    "small": Size(steps=200, memory_target_gb=0.5, base_features=8, initial_lr=3e-2, momentum=0.9),
+    "plan": Size(steps=25_000),
+}
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    size = SIZES[options.size]
+    steps = options.steps or size.steps
+    if unknown := set(options.networks) - set(NETWORKS):
+        sys.exit(f"--networks {', '.join(sorted(unknown))}: choose from {', '.join(NETWORKS)}")
+    work = options.o.resolve()
+    plans, dataset_json = prepare(work, options.d, size, options.spacing)
+    setting = {
+        "dataset": plans["dataset_name"],
+        "size": options.size,
+        "steps": steps,
+        **{name: value for name, value in asdict(size).items() if name != "steps"},
+        "patch_size": plans["configurations"][CONFIGURATION]["patch_size"],
+        "batch_size": plans["configurations"][CONFIGURATION]["batch_size"],
+    }
+    runs = work / "runs" / f"{options.size}_{steps}"
+    runs.mkdir(parents=True, exist_ok=True)
+    entries = {name: network_plans(name, plans, dataset_json, size) for name in options.networks}
+    for seed in options.seeds:
+        missing = {name: entry for name, entry in entries.items() if not _run_file(runs, name, seed).is_file()}
+        if missing:
+            run_seed(missing, dataset_json, size, steps=steps, seed=seed, device=options.device, runs=runs)
+    results = {
+        "setting": setting,
+        "environment": environment(options.device),
+        "costs": {name: costs(entry, dataset_json) for name, entry in entries.items()},
+        "runs": [json.loads(file.read_text()) for file in sorted(runs.glob("*.json"))],
+    }
+    write(results, options.docs)
+    print(f"Written: {options.docs / 'ablation.json'}, ablation.svg and ablation.md")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-d", type=int, metavar="ID", help="dataset in nnUNet_raw (default: a phantom in OUT)")
+    parser.add_argument("--spacing", type=float, metavar="MM", help="to resample -d to (default: as planned)")
+    parser.add_argument("--size", choices=SIZES, default="small", help="(default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="of each training (default: the size's)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="K", help="(default: 0 to 4)")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME", help=f"of {', '.join(NETWORKS)}")
+    parser.add_argument("-device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("-o", type=Path, default=Path("cfnet_ablation"), metavar="OUT", help="(default: %(default)s)")
+    parser.add_argument("--docs", type=Path, default=PROJECT / "docs", help="where results go (default: docs/)")
+    return parser
+
+
+# Data and plans
+
+
+def prepare(work: Path, dataset_id: int | None, size: Size, spacing_mm: float | None) -> tuple[dict, dict]:
+    """Plans and dataset.json; what nnU-Net's commands have not made yet is made."""
+    if dataset_id is None:
+        dataset_id = PHANTOM_ID
+        os.environ |= {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed")}
+        raw = work / "raw" / f"Dataset{PHANTOM_ID:03d}_Phantom"
+        if not raw.exists():
+            write_dataset(raw, PHANTOM_CASES, 0, seed=0, shape=PHANTOM_SHAPE)
+    os.environ["nnUNet_results"] = str(work / "results")
+    (work / "results").mkdir(parents=True, exist_ok=True)
+    (work / "logs").mkdir(exist_ok=True)
+    name = dataset_name(dataset_id)
+    plans_name = "nnUNetPlansAblation" if size.memory_target_gb or spacing_mm else "nnUNetPlans"
+    preprocessed = Path(os.environ["nnUNet_preprocessed"], name)
+    plan = ["-overwrite_plans_name", plans_name]
+    if size.memory_target_gb:
+        plan += ["-gpu_memory_target", str(size.memory_target_gb)]
+    if spacing_mm:
+        plan += ["-overwrite_target_spacing", *[str(spacing_mm)] * 3]
+    dataset = ["-d", str(dataset_id)]
+    for step in (
+        Step("fingerprint", ["nnUNetv2_extract_fingerprint", *dataset], preprocessed / "dataset_fingerprint.json"),
+        Step("plan", ["nnUNetv2_plan_experiment", *dataset, *plan], preprocessed / f"{plans_name}.json"),
+        Step(
+            "preprocess",
+            ["nnUNetv2_preprocess", *dataset, "-plans_name", plans_name, "-c", CONFIGURATION],
+            preprocessed / f"{plans_name}_{CONFIGURATION}",
+        ),
+    ):
+        if not step.product.exists():
+            run_step(step, os.environ, work / "logs")
+    os.environ["nnUNet_n_proc_DA"] = "0"  # batches are made in this process, so that the seed decides them
+    os.environ["nnUNet_compile"] = "false"
+    plans = json.loads((preprocessed / f"{plans_name}.json").read_text())
+    return plans, json.loads(Path(os.environ["nnUNet_raw"], name, "dataset.json").read_text())
+
+
+def network_plans(name: str, plans: Mapping, dataset_json: Mapping, size: Size) -> dict:
+    """The plans with the architecture of one of NETWORKS, at the size's width."""
+    from nnunetv2_cfnet.planning.plans import cfnet_plans
+
+    plans = deepcopy(dict(plans))
+    architecture = plans["configurations"][CONFIGURATION]["architecture"]
+    arguments = architecture["arch_kwargs"]
+    n_stages = arguments["n_stages"]
+    if size.base_features:
+        arguments["features_per_stage"] = [min(320, size.base_features * 2**stage) for stage in range(n_stages)]
+    if name == "ResEnc U-Net":
+        del arguments["n_conv_per_stage"]
+        arguments |= {"n_blocks_per_stage": RESENC_BLOCKS[:n_stages], "n_conv_per_stage_decoder": [1] * (n_stages - 1)}
+        architecture["network_class_name"] = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
+    if name == "wider encoders":  # 3/4 of the plan's width from the second stage on, where it is half at fine stages
+        finest, *others = arguments["features_per_stage"]
+        arguments["encoder_features_per_stage"] = [finest // 2, *(features * 3 // 4 for features in others)]
+    if name in CFNETS:
+        arguments |= CFNETS[name]
+        plans = cfnet_plans(plans, dataset_json, CONFIGURATION).plans
+    return plans
+
+
+def costs(plans: Mapping, dataset_json: Mapping) -> dict[str, int]:
+    """Parameters, forward FLOPs of a patch, and bytes that a training step stores for backward."""
+    from nnunetv2_cfnet.planning.plans import network_on_meta
+
+    configuration, channels = plans["configurations"][CONFIGURATION], len(dataset_json["channel_names"])
+    size, batch = configuration["patch_size"], configuration["batch_size"]
+    network = network_on_meta(configuration["architecture"], channels, len(dataset_json["labels"]) - 1)
+    network.decoder.deep_supervision = True
+    return {
+        "parameters": count_parameters(network),
+        "saved_bytes": count_saved_bytes(network, channels, size, batch),
+        "forward_flops": count_forward_flops(network, channels, size),
+    }
+
+
+# Training
+
+
+def run_seed(
+    entries: Mapping[str, dict],
+    dataset_json: dict,
+    size: Size,
+    *,
+    steps: int,
+    seed: int,
+    device: str,
+    runs: Path,
+) -> None:
+    """Train networks on the same batches, score each, and write a file for each."""
+    trainers = {
+        name: make_trainer(plans, dataset_json, size, steps=steps, seed=seed, device=device)
+        for name, plans in entries.items()
+    }
+    losses: dict[str, list[float]] = {name: [] for name in trainers}
+    probes: list[torch.Tensor] = []
+    for step, batch in enumerate(tqdm(batches(next(iter(trainers.values())), seed, steps), f"seed {seed}", steps)):
+        for name, trainer in trainers.items():
+            trainer.lr_scheduler.step(step)
+            losses[name].append(float(trainer.train_step(batch)["loss"]))
+        if step >= steps - PROBED_BATCHES:
+            probes.append(batch["data"].to(trainer.device))
+    for name, trainer in trainers.items():
+        network = trainer.network.eval()
+        network.decoder.deep_supervision = False
+        run = {
+            "network": name,
+            "seed": seed,
+            "loss": [float(np.mean(part)) for part in np.array_split(losses[name], CURVE_POINTS)],
+            "dice": score(trainer),
+        }
+        if name == NETWORKS[0]:
+            run["parts"] = {
+                part: replaced_by_mean(trainer, weights, probes, run["dice"])
+                for part, weights in data_dependent_weights(network).items()
+            }
+        with whole_file(_run_file(runs, name, seed)) as file:
+            file.write_text(json.dumps(run))
+
+
+def make_trainer(plans: dict, dataset_json: dict, size: Size, *, steps: int, seed: int, device: str) -> Any:
+    """nnU-Net's trainer with a seeded network; its epochs are steps, so that its schedule moves at each."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    class QuietTrainer(nnUNetTrainer):
+        def print_to_log_file(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing: a bar shows the progress."""
+
+    splits = Path(os.environ["nnUNet_preprocessed"], plans["dataset_name"], "splits_final.json")
+    num_folds = len(json.loads(splits.read_text())) if splits.is_file() else 5
+    trainer = QuietTrainer(
+        {**plans, "continue_training": False}, CONFIGURATION, seed % num_folds, dataset_json, torch.device(device)
+    )
+    trainer.num_epochs = steps
+    trainer.initial_lr = size.initial_lr or trainer.initial_lr
+    trainer.initialize()
+    for group in trainer.optimizer.param_groups:
+        group["momentum"] = size.momentum or group["momentum"]
+    draw_weights(trainer.network, seed)
+    return trainer
+
+
+def draw_weights(network: nn.Module, seed: int) -> None:
+    """nnU-Net's initialisation, the random numbers of each module by seed and name."""
+    for name, module in network.named_modules():
+        torch.manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+        network.initialize(module)
+
+
+def batches(trainer: Any, seed: int, steps: int) -> Iterator[dict]:
+    """The training batches of a seed: the same whatever networks are trained on them."""
+    _seed_everything(seed)
+    loader, _ = trainer.get_dataloaders()
+    for step in range(steps):
+        _seed_everything((seed + 1) * 1_000_003 + step)  # whatever else has drawn numbers in between
+        yield next(loader)
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+# Scores
+
+
+def score(trainer: Any) -> dict[str, dict[str, float]]:
+    """Dice of each region of each case that the fold leaves out."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(use_mirroring=False, device=trainer.device, allow_tqdm=False)
+    predictor.manual_initialization(
+        trainer.network,
+        trainer.plans_manager,
+        trainer.configuration_manager,
+        None,
+        trainer.dataset_json,
+        type(trainer).__name__,
+        None,
+    )
+    labels = {
+        region: values
+        for region, values in trainer.dataset_json["labels"].items()
+        if region not in ("background", "ignore")
+    }
+    _, dataset = trainer.get_tr_and_val_datasets()
+    dice = {}
+    for case in dataset.identifiers:
+        data, reference, _, _ = dataset.load_case(case)
+        with torch.inference_mode():
+            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data[:]))).float()
+        predicted = trainer.label_manager.convert_logits_to_segmentation(logits.cpu().numpy())
+        reference = np.asarray(reference[:])[0]
+        dice[str(case)] = {
+            region: overlap_metrics(np.isin(reference, values), np.isin(predicted, values), reference.size)["dice"]
+            for region, values in labels.items()
+        }
+    return dice
+
+
+def data_dependent_weights(network: nn.Module) -> dict[str, list[nn.Module]]:
+    """The modules of CFNet whose outputs are weights: part -> modules."""
+    modules = list(network.modules())
+    return {
+        "attention": [module for module in modules if isinstance(module, ChannelContext)],
+        "context": [module.select for module in modules if isinstance(module, MultiScaleContext)],
+        "gates": [module.attention for module in modules if isinstance(module, CommunicationGate)],
+    }
+
+
+def replaced_by_mean(
+    trainer: Any, weights: Sequence[nn.Module], probes: Sequence[torch.Tensor], dice: Mapping
+) -> dict[str, float]:
+    """What a part's weights do: how they spread, and what changes where their mean over inputs and voxels stands.
+
+    Returns:
+        mean and spread: of the weights; the spread is the standard deviation over inputs and voxels, of each entry.
+        changed: mean absolute change of the probabilities of patches. dice: change of the mean Dice.
+    """
+    with torch.inference_mode():
+        outputs: dict[nn.Module, list[torch.Tensor]] = {module: [] for module in weights}
+        with hooked({module: lambda _, __, output, seen=seen: seen.append(output) for module, seen in outputs.items()}):
+            before = torch.cat([trainer.network(probe).sigmoid() for probe in probes])
+        maps = {module: torch.cat(seen) for module, seen in outputs.items()}
+        # (blocks, h, d, d) of attention is averaged over the blocks alone
+        axes = {
+            module: (0,)
+            if isinstance(module, ChannelContext)
+            else (0, *range(value.ndim - probes[0].ndim + 2, value.ndim))
+            for module, value in maps.items()
+        }
+        means = {module: value.mean(dim=axes[module], keepdim=True) for module, value in maps.items()}
+        spread = [value.std(dim=axes[module]).mean() for module, value in maps.items()]
+        with hooked(
+            {module: lambda _, __, output, mean=mean: mean.expand_as(output) for module, mean in means.items()}
+        ):
+            after = torch.cat([trainer.network(probe).sigmoid() for probe in probes])
+            dice_after = score(trainer)
+    return {
+        "mean": float(np.mean([value.mean().item() for value in maps.values()])),
+        "spread": float(torch.stack(spread).mean()),
+        "changed": float((after - before).abs().mean()),
+        "dice": float(np.mean([list(case.values()) for case in dice_after.values()]))
+        - float(np.mean([list(case.values()) for case in dice.values()])),
+    }
+
+
+@contextmanager
+def hooked(hooks: Mapping[nn.Module, Callable]) -> Iterator[None]:
+    """Forward hooks for the time of a with block."""
+    with ExitStack() as stack:
+        for module, hook in hooks.items():
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
+# Results
+
+
+def _run_file(runs: Path, network: str, seed: int) -> Path:
+    return runs / f"{network.replace(' ', '_')}_{seed}.json"
+
+
+def write(results: dict, docs: Path) -> None:
+    """ablation.json, ablation.svg and the tables of ablation.md; what stands around the markers is kept."""
+    page = docs / "ablation.md"
+    before, _, rest = (page.read_text() if page.is_file() else "").partition(BEGIN)
+    after = rest.partition(END)[2] or "\n"
+    with whole_file(docs / "ablation.json") as file:
+        file.write_text(json.dumps(results, indent=1) + "\n")
+    with whole_file(docs / "ablation.svg") as file:
+        figure(results, file)
+    with whole_file(page) as file:
+        file.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+def figure(*a): ...
+def tables(*a):
+    return ""
