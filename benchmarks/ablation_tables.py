@@ -1,3 +1,165 @@
-def figure(*a): ...
-def tables(*a):
-    return ""
+"""The tables and the figure of docs/ablation.md, from what benchmarks/ablation.py wrote."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.stats
+
+from nnunetv2_cfnet.report.statistics import bootstrap_interval
+
+FINAL_POINTS = 5  # of a loss curve, whose mean is the final loss
+MEAN = "mean"  # of a case's regions
+GREY, BLUE = "#8a8a8a", "#1f77b4"
+
+
+def tables(results: Mapping) -> str:
+    """Markdown."""
+    networks, setting = list(results["costs"]), results["setting"]
+    first, *others = networks
+    patch = " × ".join(map(str, setting["patch_size"]))
+    seeds = sorted({run["seed"] for run in results["runs"]})
+    num_cases = len(_dice(results, first))
+    environment = results["environment"]
+    machine = environment["gpu"] or f"{environment['cores']} cores of {environment['cpu']}"
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    intro = (
+        f"{setting['dataset']}, size {setting['size']}: patches of {patch}, batch {setting['batch_size']}, "
+        f"{setting['steps']} steps, seeds {', '.join(map(str, seeds))}, {num_cases} predictions of left-out cases. "
+        f"{environment['date']}, commit {environment['commit']}, {machine}; {versions}."
+    )
+    return "\n\n".join(
+        (
+            intro,
+            "### Cost and result",
+            _table(
+                ("network", "parameters", "forward", "stored", "final loss", *_regions(results), MEAN),
+                [_result(results, network) for network in networks],
+            ),
+            f"### {first} minus each other network",
+            _table(
+                (
+                    "network",
+                    "mean Dice",
+                    "95 % interval",
+                    "seeds won",
+                    "final loss",
+                    "95 % interval",
+                    *_regions(results),
+                ),
+                [_difference(results, first, other) for other in others],
+            ),
+            f"### What the weights of {first}'s parts do",
+            _table(
+                ("part", "mean weight", "spread over inputs and voxels", "change of probabilities", "change of Dice"),
+                _parts(results, first),
+            ),
+        )
+    )
+
+
+def figure(results: Mapping, file: Path) -> None:
+    """The differences of the second table, with each seed's, as an SVG."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    first, *others = results["costs"]
+    with mpl.rc_context({"svg.hashsalt": "ablation", "font.size": 9}):
+        drawing = Figure(figsize=(7, 0.6 + 0.38 * len(others)), layout="constrained")
+        axes = drawing.subplots()
+        for row, other in enumerate(others[::-1]):
+            differences = _differences(results, first, other)
+            low, high = bootstrap_interval(_pooled(differences), "dice")
+            axes.plot([low, high], [row, row], color=BLUE, linewidth=2)
+            axes.plot(_pooled(differences).mean(), row, "o", color=BLUE)
+            by_seed = [np.mean(values) for values in differences.values()]
+            axes.plot(by_seed, [row] * len(by_seed), "|", color=GREY, markersize=9)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(others)), others[::-1])
+        axes.set_xlabel(f"mean Dice, {first} minus the network (right: {first} is better); bars: each seed's")
+        drawing.savefig(file, format="svg", metadata={"Date": None})
+
+
+def _result(results: Mapping, network: str) -> list[str]:
+    cost, cases = results["costs"][network], _dice(results, network)
+    means = [np.mean([case[region] for case in cases.values()]) for region in (*_regions(results), MEAN)]
+    return [
+        network,
+        f"{cost['parameters'] / 1e6:.2f} M",
+        f"{cost['forward_flops'] / 1e9:.2f} GFLOP",
+        f"{cost['saved_bytes'] / 2**20:.0f} MiB",
+        f"{np.mean(list(_final_losses(results, network).values())):.3f}",
+        *(f"{mean:.3f}" for mean in means),
+    ]
+
+
+def _difference(results: Mapping, first: str, other: str) -> list[str]:
+    differences = _differences(results, first, other)
+    by_seed = np.array([np.mean(values) for values in differences.values()])
+    own, theirs = _final_losses(results, first), _final_losses(results, other)
+    losses = np.array([own[seed] - theirs[seed] for seed in own.keys() & theirs.keys()])
+    return [
+        other,
+        f"{_pooled(differences).mean():+.3f}",
+        _interval(bootstrap_interval(_pooled(differences), "dice")),
+        f"{int((by_seed > 0).sum())} of {len(by_seed)}",
+        f"{losses.mean():+.3f}",
+        _interval(_student(losses)),
+        *(f"{_pooled(_differences(results, first, other, region)).mean():+.3f}" for region in _regions(results)),
+    ]
+
+
+def _parts(results: Mapping, network: str) -> list[list[str]]:
+    runs = [run["parts"] for run in results["runs"] if run["network"] == network]
+    return [
+        [part, *(f"{np.mean([run[part][name] for run in runs]):.3g}" for name in ("mean", "spread", "changed", "dice"))]
+        for part in runs[0]
+    ]
+
+
+def _regions(results: Mapping) -> list[str]:
+    return list(next(iter(results["runs"][0]["dice"].values())))
+
+
+def _dice(results: Mapping, network: str) -> dict[tuple[int, str], dict[str, float]]:
+    """Dice of each region, and their mean, by seed and case."""
+    return {
+        (run["seed"], case): {**regions, MEAN: float(np.mean(list(regions.values())))}
+        for run in results["runs"]
+        if run["network"] == network
+        for case, regions in run["dice"].items()
+    }
+
+
+def _differences(results: Mapping, first: str, other: str, region: str = MEAN) -> dict[int, list[float]]:
+    """First minus other in the cases that both predicted, by seed."""
+    own, theirs = _dice(results, first), _dice(results, other)
+    differences: dict[int, list[float]] = {}
+    for seed, case in sorted(own.keys() & theirs.keys()):
+        differences.setdefault(seed, []).append(own[seed, case][region] - theirs[seed, case][region])
+    return differences
+
+
+def _pooled(differences: Mapping[int, Sequence[float]]) -> np.ndarray:
+    return np.concatenate(list(differences.values()))
+
+
+def _final_losses(results: Mapping, network: str) -> dict[int, float]:
+    return {
+        run["seed"]: float(np.mean(run["loss"][-FINAL_POINTS:])) for run in results["runs"] if run["network"] == network
+    }
+
+
+def _student(values: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean over seeds, by Student's t."""
+    low, high = scipy.stats.t.interval(0.95, len(values) - 1, values.mean(), scipy.stats.sem(values))
+    return float(low), float(high)
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
