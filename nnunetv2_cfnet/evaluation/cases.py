@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from nnunetv2_cfnet.evaluation.segmentations import (
     choose_reader,
     read_segmentation,
 )
+from nnunetv2_cfnet.files.digests import content_digest
 from nnunetv2_cfnet.files.json_files import to_json
 from nnunetv2_cfnet.files.processes import check_num_processes, run, workers
 from nnunetv2_cfnet.files.volumes import files_by_case
@@ -92,8 +93,8 @@ def evaluate_pairs(
         dataset_json: of the dataset; decides which of nnU-Net's readers reads the files.
         num_processes: at a time; one works without any process beside this one.
         description: of the cases, for progress bars and messages, as in "cases of nnUNetTrainer".
-        progress_file: gets each case as it is finished. A later call takes over what is there of the same files.
-            The caller deletes it when the results are safe.
+        progress_file: gets each case as it is finished. A later call takes over what is there of files with the same
+            content. The caller deletes it when the results are safe.
 
     Returns:
         Columns case, region and METRICS; a row for each case and region, in the order of pairs and regions.
@@ -103,10 +104,15 @@ def evaluate_pairs(
     """
     check_num_processes(num_processes)
     reader = choose_reader(dataset_json, [file for pair in pairs.values() for file in pair])
-    keys = {case: _key(pair, labelling, reader) for case, pair in pairs.items()}
-    done = _read_progress(progress_file, keys)
+    digests = {file: content_digest(file) for file in {file for pair in pairs.values() for file in pair}}
+    keys = {case: _key([digests[file] for file in pair], labelling, reader) for case, pair in pairs.items()}
+    done = _read_progress(progress_file, keys, labelling)
     if done:
-        print(f"{len(done)} of {len(pairs)} {description} are taken over from an interrupted run.", flush=True)
+        print(
+            f"{len(done)} of {len(pairs)} {description} are taken over from an interrupted run. Remove {progress_file} "
+            "to evaluate them anew.",
+            flush=True,
+        )
     todo = {case: pair for case, pair in pairs.items() if case not in done}
 
     with _executor(min(num_processes, len(todo)), description) as executor:
@@ -177,27 +183,37 @@ def _raise_problems(problems: Sequence[str], description: str) -> None:
         raise UserError(f"{found} found with {description}; nothing was evaluated:{listed}{rest}")
 
 
-def _key(pair: Pair, labelling: Labelling, reader: type[BaseReaderWriter]) -> str:
+def _key(digests: Sequence[str], labelling: Labelling, reader: type[BaseReaderWriter]) -> str:
     """What the metrics of a case depend on."""
-    files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in pair]
     regions = list(labelling.regions.items())
-    return json.dumps([files, regions, labelling.ignore_label, reader.__name__, __version__])
+    return json.dumps([digests, regions, labelling.ignore_label, reader.__name__, __version__])
 
 
-def _read_progress(progress_file: Path, keys: Mapping[str, str]) -> dict[str, Metrics]:
-    """The finished cases whose key is still the same; a line that was torn is none."""
+def _read_progress(progress_file: Path, keys: Mapping[str, str], labelling: Labelling) -> dict[str, Metrics]:
+    """The finished cases whose key is still the same; a line that is torn, incomplete or of something else is none."""
     done = {}
-    for line in progress_file.read_text(encoding="utf-8").splitlines() if progress_file.exists() else ():
-        try:
+    for line in progress_file.read_bytes().splitlines() if progress_file.exists() else ():
+        with suppress(ValueError, TypeError, LookupError, RecursionError):
             record = json.loads(line)
-        except ValueError:
-            continue
-        if record["key"] == keys.get(record["case"]):
-            done[record["case"]] = {
-                region: {name: math.nan if value is None else value for name, value in values.items()}
-                for region, values in record["metrics"].items()
-            }
+            if record["key"] == keys[record["case"]]:
+                done[record["case"]] = {
+                    region: {name: _recorded(record["metrics"][region][name], name) for name in METRICS}
+                    for region in labelling.regions
+                }
     return done
+
+
+def _recorded(value: object, metric: str) -> float:
+    """A metric as it was before to_json.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value is None and metric == "dice_nnunet":
+        return math.nan
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise ValueError(f"{metric} is {value}")
+    return value
 
 
 def _add_progress(progress_file: Path, case: str, key: str, metrics: Metrics) -> None:

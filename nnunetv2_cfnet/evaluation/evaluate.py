@@ -40,7 +40,7 @@ def evaluate(
     """
     check_folders(labels, predictions)
     out = out or predictions
-    check_place(out, (SUMMARY, PER_CASE))
+    check_place(out, (SUMMARY, PER_CASE, PROGRESS))
     json_file = dataset_json_file or predictions / "dataset.json"
     dataset_json, labelling = read_dataset(json_file, "Give that of the model, or of the dataset, with -djfile.")
     pairs = pair_files(labels, predictions, dataset_json["file_ending"])

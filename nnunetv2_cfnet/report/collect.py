@@ -25,6 +25,7 @@ from nnunetv2_cfnet.evaluation.cross_validation import cross_validation
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
 from nnunetv2_cfnet.evaluation.summary import versions
+from nnunetv2_cfnet.files.whole import check_place
 from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of
 from nnunetv2_cfnet.report.comparison import Comparison, Model
@@ -164,6 +165,7 @@ def _check(names: Sequence[str], usage: str, out: Path) -> None:
     if repeated := {name for name in names if names.count(name) > 1}:
         raise UserError(f"{', '.join(sorted(repeated))} is given twice: name each model once.")
     check_report_place(out)
+    check_place(out, (PROGRESS,))
 
 
 def _model_folder(dataset_folder: Path, name: str, configuration: str) -> Path:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing.dummy
 import os
+from collections.abc import Callable
 from math import isnan, nan
 from pathlib import Path
 from types import SimpleNamespace
@@ -305,20 +306,96 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, tmp_path, mon
     assert sorted(path.name for path in out.iterdir()) == RESULTS
 
 
-def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_path, capsys):
-    _, labelling = read_dataset(folders[1] / "dataset.json", "")
-    pairs = {case: Pair(*(folder / f"{case}.nii.gz" for folder in folders)) for case in ("case_0", "case_1", "case_2")}
-    arguments = {"num_processes": 1, "description": "cases", "progress_file": tmp_path / "progress.jsonl"}
-    before = evaluate_pairs(pairs, labelling, REGIONS, **arguments)
-    os.utime(pairs["case_2"].prediction, ns=(0, 0))
+class Resumed(NamedTuple):
+    prediction: Path
+    progress_file: Path
+    evaluate: Callable[..., pandas.DataFrame]
+
+
+@pytest.fixture
+def resumed(tmp_path) -> Resumed:
+    """A case that was evaluated and recorded: its reference has label 1, and its prediction nothing."""
+    labels, predictions = write_pair(tmp_path, some_labels(v1=0), some_labels(), {**LABELS, "file_ending": ".nii"})
+    pairs = {"case": Pair(labels / "case.nii", predictions / "case.nii")}
+    _, labelling = read_dataset(predictions / "dataset.json", "")
+    progress_file = tmp_path / "progress.jsonl"
+
+    def evaluate(labelling: Labelling = labelling) -> pandas.DataFrame:
+        more = {"num_processes": 1, "description": "cases", "progress_file": progress_file}
+        return evaluate_pairs(pairs, labelling, {"file_ending": ".nii"}, **more)
+
+    evaluate()
+    return Resumed(pairs["case"].prediction, progress_file, evaluate)
+
+
+def dice_of_a(rows: pandas.DataFrame) -> float:
+    return float(rows.set_index("region").loc["a", "dice"])
+
+
+def test_a_case_is_taken_over_where_its_files_were_only_touched(resumed, capsys):
+    before = resumed.evaluate()
+    os.utime(resumed.prediction, ns=(0, 0))
     capsys.readouterr()
-    pandas.testing.assert_frame_equal(evaluate_pairs(pairs, labelling, REGIONS, **arguments), before)
-    assert "2 of 3 cases are taken over" in capsys.readouterr().out
-    fewer_regions = Labelling({"whole": (1, 2, 3)}, ignore_label=4)
-    rows = evaluate_pairs(pairs, fewer_regions, REGIONS, **arguments)
+    pandas.testing.assert_frame_equal(resumed.evaluate(), before)
+    message = f"1 of 1 cases are taken over from an interrupted run. Remove {resumed.progress_file} to evaluate"
+    assert message in capsys.readouterr().out
+
+
+def test_a_case_whose_file_changed_at_the_same_size_and_time_is_evaluated_again(resumed):
+    before = resumed.prediction.stat()
+    write_image(some_labels(v1=0), resumed.prediction)
+    os.utime(resumed.prediction, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert resumed.prediction.stat().st_size == before.st_size
+    assert dice_of_a(resumed.evaluate()) == 1
+
+
+def test_a_case_is_evaluated_again_for_other_regions(resumed, capsys):
+    assert list(resumed.evaluate(Labelling({"whole": (1, 2, 3)}))["region"]) == ["whole"]
     assert "taken over" not in capsys.readouterr().out
-    expected = before[before["region"] == "whole"].reset_index(drop=True)
-    pandas.testing.assert_frame_equal(rows, expected)
+
+
+def without(content: dict, *keys: str) -> dict:
+    """A copy that lacks what the keys lead to."""
+    first, *rest = keys
+    return {
+        key: without(value, *rest) if rest and key == first else value
+        for key, value in content.items()
+        if rest or key != first
+    }
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: b"",
+        lambda record: b"\xff\xfe\x00torn",
+        lambda record: b"3",
+        lambda record: b"[" * 100_000,
+        lambda record: [record],
+        lambda record: {**record, "case": ["case"]},
+        lambda record: {**record, "metrics": None},
+        lambda record: {**record, "metrics": {**record["metrics"], "a": [1.0]}},
+        lambda record: without(record, "case"),
+        lambda record: without(record, "key"),
+        lambda record: without(record, "metrics"),
+        lambda record: without(record, "metrics", "a"),
+        lambda record: without(record, "metrics", "a", "hd95"),
+        *(
+            lambda record, value=value: {
+                **record,
+                "metrics": {**record["metrics"], "a": {**record["metrics"]["a"], "hd95": value}},
+            }
+            for value in (None, "1.0", True, nan)
+        ),
+    ],
+)
+def test_a_record_that_is_not_whole_is_no_record(resumed, spoil):
+    expected, record = resumed.evaluate(), json.loads(resumed.progress_file.read_bytes())
+    spoilt = spoil(record)
+    resumed.progress_file.write_bytes(spoilt if isinstance(spoilt, bytes) else json.dumps(spoilt).encode())
+    pandas.testing.assert_frame_equal(resumed.evaluate(), expected)
+    *_, last = resumed.progress_file.read_bytes().splitlines()
+    assert json.loads(last) == record  # found anew
 
 
 # What is refused
