@@ -11,12 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas
-import torch
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_cfnet import __version__
 from nnunetv2_cfnet.errors import NUM_LISTED, UserError, listing_of
@@ -32,6 +30,9 @@ from nnunetv2_cfnet.files.digests import content_digest
 from nnunetv2_cfnet.files.json_files import to_json
 from nnunetv2_cfnet.files.processes import check_num_processes, run, workers
 from nnunetv2_cfnet.files.volumes import files_by_case
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 Metrics = dict[str, dict[str, float]]  # region -> metric -> value
 
@@ -127,7 +128,7 @@ def evaluate_pairs(
     return pandas.DataFrame(rows, columns=["case", "region", *METRICS])
 
 
-def _check_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWriter]) -> list[str]:
+def _check_pair(pair: Pair, labelling: Labelling, reader: "type[BaseReaderWriter]") -> list[str]:
     """What is wrong with a case, a sentence each."""
     (problems, reference), (more, prediction) = (check_segmentation(file, labelling, reader) for file in pair)
     differences = _find_differences(pair, reference, prediction) if reference and prediction else []
@@ -148,7 +149,7 @@ def _find_differences(pair: Pair, reference: Segmentation, prediction: Segmentat
     return []
 
 
-def _evaluate_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWriter]) -> Metrics:
+def _evaluate_pair(pair: Pair, labelling: Labelling, reader: "type[BaseReaderWriter]") -> Metrics:
     reference, prediction = (read_segmentation(file, reader) for file in pair)
     ignored = None if labelling.ignore_label is None else reference.labels == labelling.ignore_label
     return {
@@ -163,7 +164,7 @@ def _evaluate_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWrit
 def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecutor | None]:
     """Processes to run cases in; None where this one will do, which has loaded what takes seconds."""
     executor = (
-        workers(num_processes, f"working on {description}", prepare=partial(torch.set_num_threads, 1))
+        workers(num_processes, f"working on {description}", prepare=_use_one_thread)
         if num_processes > 1
         else nullcontext()
     )
@@ -175,6 +176,12 @@ def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecu
         raise
 
 
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def _raise_problems(problems: Sequence[str], description: str) -> None:
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems[:NUM_LISTED])
@@ -183,7 +190,7 @@ def _raise_problems(problems: Sequence[str], description: str) -> None:
         raise UserError(f"{found} found with {description}; nothing was evaluated:{listed}{rest}")
 
 
-def _key(digests: Sequence[str], labelling: Labelling, reader: type[BaseReaderWriter]) -> str:
+def _key(digests: Sequence[str], labelling: Labelling, reader: "type[BaseReaderWriter]") -> str:
     """What the metrics of a case depend on."""
     regions = list(labelling.regions.items())
     return json.dumps([digests, regions, labelling.ignore_label, reader.__name__, __version__])

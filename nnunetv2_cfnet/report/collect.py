@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-import torch
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.evaluation.cases import Pair, check_folders, evaluate_pairs, pair_files
@@ -251,6 +249,8 @@ def _evaluate(
 
 
 def _with_cost(model: Model, folder: Path, configuration: str, logs: Logs) -> Model:
+    import torch
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"Measuring a training step of {model.name} ({device})", flush=True)
     cost = measure_cost(folder, configuration, device)
@@ -300,6 +300,8 @@ def _budget_notes(logs: Mapping[str, Logs]) -> list[str]:
 
 def _training_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, dict[str, Path]]:
     """The images of each case by channel; none where the raw dataset is not at hand."""
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
     names = channel_names_of(dataset_json)
     try:
         cases = get_filenames_of_train_images_and_targets(str(nnunet_folder("nnUNet_raw") / dataset))

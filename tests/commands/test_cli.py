@@ -53,6 +53,22 @@ for command in cli.COMMANDS:
     assert result.returncode == 0, result.stderr
 
 
+def test_a_missing_dataset_json_is_reported_before_what_takes_seconds_is_imported(tmp_path):
+    folder = str(tmp_path)
+    commands = [["evaluate", folder, folder], ["compare", "--predictions", f"a={folder}", f"b={folder}"]]
+    commands[1] += ["--reference", folder]
+    code = f"""
+import sys
+from nnunetv2_cfnet import cli
+for command in {commands}:
+    assert cli.main(command) == 2
+    assert not set(sys.modules) & {{"torch", "monai", "nnunetv2"}}, command
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("dataset.json does not exist") == 2
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_flag_is_read_by_its_command(command):
     module, parser = import_module(f"nnunetv2_cfnet.commands.{command}"), ArgumentParser(add_help=False)
