@@ -87,4 +87,4 @@ def _write_results(summary: Mapping[str, Any], rows: pandas.DataFrame, out: Path
     out.mkdir(parents=True, exist_ok=True)
     with whole_file(out / SUMMARY) as summary_file, whole_file(out / PER_CASE) as table_file:
         summary_file.write_text(to_json(summary, indent=4), encoding="utf-8")
-        rows.to_csv(table_file, index=False)
+        rows.to_csv(table_file, index=False, errors="backslashreplace")  # names that are no text

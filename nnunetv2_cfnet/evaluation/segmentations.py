@@ -77,14 +77,17 @@ def choose_reader(dataset_json: Mapping[str, Any], files: Sequence[Path]) -> "ty
     Raises:
         UserError: there is none.
     """
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
     for file in files:
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it prints tracebacks
-                return determine_reader_writer_from_dataset_json(dataset_json, str(file), verbose=False)
+                reader = determine_reader_writer_from_dataset_json(dataset_json, str(file), verbose=False)
         except RuntimeError:
             continue
+        if isinstance(reader, type) and issubclass(reader, BaseReaderWriter):  # it finds other names in there, too
+            return reader
     raise UserError(
         f"No reader of nnU-Net takes any of the files ({files[0]}, ..): check that they are whole, and file_ending "
         f"{dataset_json['file_ending']} and overwrite_image_reader_writer in dataset.json."

@@ -302,10 +302,10 @@ def _training_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str,
     """The images of each case by channel; none where the raw dataset is not at hand."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-    names = channel_names_of(dataset_json)
     try:
+        names = channel_names_of(dataset_json)
         cases = get_filenames_of_train_images_and_targets(str(nnunet_folder("nnUNet_raw") / dataset))
-    except (UserError, OSError):  # no nnUNet_raw, or no dataset.json or imagesTr there
+    except (ValueError, OSError):  # no names, no nnUNet_raw, or no dataset.json or imagesTr there
         return {}
     return {
         case: dict(zip(names, map(Path, files["images"]), strict=False))

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
+from nnunetv2_cfnet.errors import printable
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.report.comparison import MAIN_METRICS, Comparison, Model, PairedTest
 from nnunetv2_cfnet.report.statistics import case_differences, centre
@@ -28,6 +29,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MAX_BYTES = 200_000
 RESOLUTIONS_DPI = (130, 110, 90, 75, 60, 45, 30)
 WIDTH_INCHES = 10.0
+MOST_LETTERS = 60  # of a name
 MOST_REGIONS = 8  # of a picture: more of them would be too narrow to read, and take matplotlib their square to lay out
 LINEAR_MM = 1.0  # up to here an axis of distances is linear, beyond it logarithmic
 
@@ -142,13 +144,20 @@ def add_legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
 
 def as_text(name: str) -> str:
     """A name as matplotlib draws it letter by letter, which takes what is between two $ for a formula."""
-    return name.replace("$", r"\$")
+    return _shortened(name).replace("$", r"\$")
 
 
 def wrapped(name: str, width: float) -> str:
     """A name in lines that fit into that many inches; a trainer and its plans on lines of their own."""
-    parts = name.replace("__", "__\n").split("\n")
-    return as_text("\n".join(line for part in parts for line in wrap(part, max(8, int(14 * width)))))
+    parts = _shortened(name).replace("__", "__\n").split("\n")
+    lines = [line for part in parts for line in wrap(part, max(8, int(14 * width)))]
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def _shortened(name: str) -> str:
+    """A name without its middle where it would leave the axes no room."""
+    text = printable(name)
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS // 2]} .. {text[-MOST_LETTERS // 2 :]}"
 
 
 def axis_label(metric: str) -> str:
@@ -221,8 +230,8 @@ def _difference_plot(comparison: Comparison, metric: str, part: Part) -> Picture
             if test:
                 counts.append(f"{other.name}, {region}: {test.wins} wins, {test.ties} ties, {test.losses} losses")
         row[0].set_ylabel(f"minus {wrapped(other.name, 2.3)}", fontsize=9)
-    heading = f"{axis_label(metric)}: {first.name} minus the other model; a dot for each case, sorted"
-    figure.suptitle(as_text(heading), fontsize=11)
+    heading = f"{axis_label(metric)}: {as_text(first.name)} minus the other model; a dot for each case, sorted"
+    figure.suptitle(heading, fontsize=11)
     mean = "mean" if METRICS[metric].bounded else "median"
     names = {"#009E73": "first model better", "#767676": "equal", "#D55E00": "first model worse"}
     dots = [Line2D([], [], marker="o", linestyle="", color=colour, label=name) for colour, name in names.items()]

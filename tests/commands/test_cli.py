@@ -1,5 +1,6 @@
 """The console script: help, version, exit codes, and errors without a traceback."""
 
+import io
 import re
 import subprocess
 import sys
@@ -135,6 +136,21 @@ def test_what_stops_a_command_is_one_line_and_an_exit_code(monkeypatch, capsys, 
     monkeypatch.setattr(demo, "run", raising(error))
     assert cli.main(["demo"]) == code
     assert capsys.readouterr().err == f"nnunetv2_cfnet demo: {message}\n"
+
+
+def test_a_message_shows_control_characters_of_names_escaped(monkeypatch, capsys):
+    monkeypatch.setattr(demo, "run", raising(UserError("2 problems:\n  a\x1b[2J\n  b\r\udce4 ä")))
+    assert cli.main(["demo"]) == 2
+    assert capsys.readouterr().err == "nnunetv2_cfnet demo: 2 problems:\n  a\\x1b[2J\n  b\\r\\udce4 ä\n"
+
+
+def test_a_name_that_the_terminal_can_not_show_is_printed_escaped(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(demo, "run", lambda options: print("ödem \udce4"))
+    cli.main(["demo"])
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"\\xf6dem \\udce4\n"
 
 
 @pytest.mark.parametrize("threshold", ["abc", "1.5", ""])

@@ -238,6 +238,16 @@ def test_the_table_fits_100_columns_with_any_name(tmp_path, capsys):
     assert {len(line) for line in lines[:3]} == {100}
 
 
+def test_names_that_are_no_text_are_printed_escaped_and_written(tmp_path, capsys):
+    dataset_json = {"labels": {"background": 0, "a\x1b[2J\udce4": 1}, "file_ending": ".nii.gz"}
+    labels, predictions = write_pair(tmp_path, some_labels(), some_labels(), dataset_json)
+    assert list(run((labels, predictions))["regions"]) == ["a\x1b[2J\udce4"]
+    output = capsys.readouterr().out
+    assert r"a\x1b[2J\udce4 is empty in 1 references" in output
+    assert all(line.isprintable() for line in output.split("\n"))
+    assert "a\x1b[2J\\udce4" in (predictions / "per_case.csv").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("ending", "setting"),
     [
@@ -431,6 +441,18 @@ def test_no_folder_no_files_and_no_dataset_json_are_refused(folders, tmp_path):
     [
         ("{torn", "dataset.json is no JSON ("),
         ("[]", "dataset.json holds no JSON object. Give that"),
+        ("[" * 100_000, "dataset.json is nested too deeply to be read. Give that"),
+        *(
+            (
+                json.dumps({**LABELS, "overwrite_image_reader_writer": reader}),
+                f"overwrite_image_reader_writer is {json.dumps(reader)}; it must be the name of one of nnU-Net's",
+            )
+            for reader in (["SimpleITKIO"], None, 3)
+        ),
+        (
+            json.dumps({**LABELS, "overwrite_image_reader_writer": "join"}),  # a function that nnU-Net finds there
+            "check that they are whole, and file_ending .nii.gz and overwrite_image_reader_writer in dataset.json",
+        ),
         (json.dumps({"labels": {"a": 1}}), 'file_ending is null; it must be that of the files, such as ".nii.gz"'),
         *(
             (json.dumps({"labels": labels, "file_ending": ".nii.gz"}), f"labels are {json.dumps(labels)}; they must")

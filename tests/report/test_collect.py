@@ -156,6 +156,13 @@ def test_without_channel_names_there_are_no_images(comparisons, nnunet):
     assert comparisons[0].images == {}
 
 
+def test_trained_models_without_channel_names_are_compared_without_images(comparisons):
+    for model in (GOOD, POOR):
+        write_json(fold_1(model).parent / "dataset.json", {**DATASET_JSON, "channel_names": {}})
+    run(*trained())
+    assert comparisons[0].images == {}
+
+
 def test_without_the_raw_dataset_there_are_no_images(comparisons, nnunet):
     shutil.rmtree(nnunet / "nnUNet_raw" / DATASET / "imagesTr")
     run(*trained())

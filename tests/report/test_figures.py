@@ -63,6 +63,7 @@ def all_pictures(comparison):
     [
         {"num_cases": 1, "names": ("a $x$ price of $", "_b"), "regions": {"$^region$": (1,)}},
         {"num_cases": 2, "num_models": 5, "regions": SIX_REGIONS},
+        {"num_cases": 1, "names": ("m" * 300, "__" * 150), "regions": {"r" * 300: (1,), "\x1b[31m\udce4\r": (2,)}},
         {"num_cases": 7, "num_models": 2, "shape": (30, 24), "suffix": ".png"},
         {
             "num_cases": 1251,
@@ -73,7 +74,13 @@ def all_pictures(comparison):
             "tests": (),
         },
     ],
-    ids=["one case and region, formulas", "five models, six regions", "2D", "1251 cases without images"],
+    ids=[
+        "one case and region, formulas",
+        "five models, six regions",
+        "300 letters, and none",
+        "2D",
+        "1251 cases without images",
+    ],
 )
 def test_odd_comparisons_are_drawn(make_comparison, arguments):
     pictures = all_pictures(make_comparison(**arguments))
