@@ -40,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except (UserError, OSError) as error:  # OSError: a folder that can't be written to, a full disk
-        message = "\n".join(map(printable, str(error).split("\n")))
-        print(f"nnunetv2_cfnet {options.command}: {message}", file=sys.stderr)
+        print(f"nnunetv2_cfnet {options.command}: {printable(str(error))}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print(f"nnunetv2_cfnet {options.command}: interrupted", file=sys.stderr)

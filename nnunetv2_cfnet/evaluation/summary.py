@@ -92,10 +92,10 @@ def print_table(regions: Mapping[str, Mapping[str, Any]]) -> None:
     names = [printable(region)[:NAME_WIDTH] for region in regions]
     print(pandas.DataFrame(rows, names, pandas.MultiIndex.from_tuples(COLUMNS)).to_string(col_space=8))
     for region, summary in regions.items():
-        if summary["empty_in_reference"] or summary["empty_in_prediction"]:
+        if (in_reference := summary["empty_in_reference"]) or summary["empty_in_prediction"]:
             print(
-                f"{printable(region)} is empty in {summary['empty_in_reference']} references, "
-                f"{summary['empty_in_prediction']} predictions, both in {summary['empty_in_both']} of {summary['num_cases']} cases."
+                f"{printable(region)} is empty in {in_reference} references, {summary['empty_in_prediction']} "
+                f"predictions, both in {summary['empty_in_both']} of {summary['num_cases']} cases."
             )
     print("LW: lesion-wise. Distances in mm. Empty regions as in BraTS: Dice 1 and 0 mm where that is right,")
     print("else 0 and the volume's diagonal. NaN, nnU-Net's rule, leaves out cases where both are empty.")

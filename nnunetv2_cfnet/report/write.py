@@ -245,4 +245,4 @@ def _escaped(text: str) -> str:
 
 
 def _in_one_line(text: str) -> str:
-    return printable(text.replace("\n", " "))
+    return text if text.isprintable() else printable(text.replace("\n", " "))  # pictures are long, and printable

@@ -418,6 +418,13 @@ def test_missing_and_extra_cases_are_named(folders, tmp_path):
     assert "Predict what is missing" in message
 
 
+def test_a_file_whose_name_is_not_utf_8_is_refused(folders, tmp_path):
+    """Given its name, SimpleITK would abort."""
+    for folder in folders:
+        (folder / "case_1.nii.gz").rename(folder / "case_\udce4.nii.gz")
+    assert "case_\udce4.nii.gz: this path is not in UTF-8" in refuse(tmp_path, folders)
+
+
 def test_no_folder_no_files_and_no_dataset_json_are_refused(folders, tmp_path):
     assert f"{tmp_path / 'x'} is no folder" in refuse(tmp_path, (folders[0], tmp_path / "x"))
     empty = tmp_path / "empty"

@@ -273,6 +273,11 @@ def leak_a_case() -> None:
             trained(),
             "fold_1/checkpoint_final.pth can't be read",
         ),
+        (
+            lambda: write_json(fold_1(GOOD).parent / "plans.json", {"dataset_name": "a\0"}),
+            trained(),
+            r'plans.json: dataset_name is "a\u0000", no name.',
+        ),
         (leak_a_case, trained(), "folds 0, 1 predicted 1 cases that they don't leave out by"),
         (lambda: Path("poor/case_3.nii.gz").unlink(), GIVEN, "1 without a prediction in"),
         (lambda: relabel(Path("poor/dataset.json"), whole=[1, 2], core=[1]), GIVEN, "poor/dataset.json and"),
