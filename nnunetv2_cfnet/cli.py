@@ -8,9 +8,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from nnunetv2_cfnet import __version__
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import UserError, printable
 
 # command -> what `--help` says of it
 COMMANDS = {
@@ -32,12 +33,14 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):  # stderr is so by itself
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that a terminal can't show stops no command
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(arguments).parse_args(arguments)
     try:
         return options.run(options)
     except (UserError, OSError) as error:  # OSError: a folder that can't be written to, a full disk
-        print(f"nnunetv2_cfnet {options.command}: {error}", file=sys.stderr)
+        print(f"nnunetv2_cfnet {options.command}: {printable(str(error))}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print(f"nnunetv2_cfnet {options.command}: interrupted", file=sys.stderr)

@@ -8,15 +8,13 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas
-import torch
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_cfnet import __version__
 from nnunetv2_cfnet.errors import NUM_LISTED, UserError, listing_of
@@ -28,9 +26,13 @@ from nnunetv2_cfnet.evaluation.segmentations import (
     choose_reader,
     read_segmentation,
 )
+from nnunetv2_cfnet.files.digests import content_digest
 from nnunetv2_cfnet.files.json_files import to_json
 from nnunetv2_cfnet.files.processes import check_num_processes, run, workers
 from nnunetv2_cfnet.files.volumes import files_by_case
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 Metrics = dict[str, dict[str, float]]  # region -> metric -> value
 
@@ -92,8 +94,8 @@ def evaluate_pairs(
         dataset_json: of the dataset; decides which of nnU-Net's readers reads the files.
         num_processes: at a time; one works without any process beside this one.
         description: of the cases, for progress bars and messages, as in "cases of nnUNetTrainer".
-        progress_file: gets each case as it is finished. A later call takes over what is there of the same files.
-            The caller deletes it when the results are safe.
+        progress_file: gets each case as it is finished. A later call takes over what is there of files with the same
+            content. The caller deletes it when the results are safe.
 
     Returns:
         Columns case, region and METRICS; a row for each case and region, in the order of pairs and regions.
@@ -103,10 +105,15 @@ def evaluate_pairs(
     """
     check_num_processes(num_processes)
     reader = choose_reader(dataset_json, [file for pair in pairs.values() for file in pair])
-    keys = {case: _key(pair, labelling, reader) for case, pair in pairs.items()}
-    done = _read_progress(progress_file, keys)
+    digests = {file: content_digest(file) for file in {file for pair in pairs.values() for file in pair}}
+    keys = {case: _key([digests[file] for file in pair], labelling, reader) for case, pair in pairs.items()}
+    done = _read_progress(progress_file, keys, labelling)
     if done:
-        print(f"{len(done)} of {len(pairs)} {description} are taken over from an interrupted run.", flush=True)
+        print(
+            f"{len(done)} of {len(pairs)} {description} are taken over from an interrupted run. Remove {progress_file} "
+            "to evaluate them anew.",
+            flush=True,
+        )
     todo = {case: pair for case, pair in pairs.items() if case not in done}
 
     with _executor(min(num_processes, len(todo)), description) as executor:
@@ -121,7 +128,7 @@ def evaluate_pairs(
     return pandas.DataFrame(rows, columns=["case", "region", *METRICS])
 
 
-def _check_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWriter]) -> list[str]:
+def _check_pair(pair: Pair, labelling: Labelling, reader: "type[BaseReaderWriter]") -> list[str]:
     """What is wrong with a case, a sentence each."""
     (problems, reference), (more, prediction) = (check_segmentation(file, labelling, reader) for file in pair)
     differences = _find_differences(pair, reference, prediction) if reference and prediction else []
@@ -142,7 +149,7 @@ def _find_differences(pair: Pair, reference: Segmentation, prediction: Segmentat
     return []
 
 
-def _evaluate_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWriter]) -> Metrics:
+def _evaluate_pair(pair: Pair, labelling: Labelling, reader: "type[BaseReaderWriter]") -> Metrics:
     reference, prediction = (read_segmentation(file, reader) for file in pair)
     ignored = None if labelling.ignore_label is None else reference.labels == labelling.ignore_label
     return {
@@ -157,7 +164,7 @@ def _evaluate_pair(pair: Pair, labelling: Labelling, reader: type[BaseReaderWrit
 def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecutor | None]:
     """Processes to run cases in; None where this one will do, which has loaded what takes seconds."""
     executor = (
-        workers(num_processes, f"working on {description}", prepare=partial(torch.set_num_threads, 1))
+        workers(num_processes, f"working on {description}", prepare=_use_one_thread)
         if num_processes > 1
         else nullcontext()
     )
@@ -169,6 +176,12 @@ def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecu
         raise
 
 
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def _raise_problems(problems: Sequence[str], description: str) -> None:
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems[:NUM_LISTED])
@@ -177,27 +190,37 @@ def _raise_problems(problems: Sequence[str], description: str) -> None:
         raise UserError(f"{found} found with {description}; nothing was evaluated:{listed}{rest}")
 
 
-def _key(pair: Pair, labelling: Labelling, reader: type[BaseReaderWriter]) -> str:
+def _key(digests: Sequence[str], labelling: Labelling, reader: "type[BaseReaderWriter]") -> str:
     """What the metrics of a case depend on."""
-    files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in pair]
     regions = list(labelling.regions.items())
-    return json.dumps([files, regions, labelling.ignore_label, reader.__name__, __version__])
+    return json.dumps([digests, regions, labelling.ignore_label, reader.__name__, __version__])
 
 
-def _read_progress(progress_file: Path, keys: Mapping[str, str]) -> dict[str, Metrics]:
-    """The finished cases whose key is still the same; a line that was torn is none."""
+def _read_progress(progress_file: Path, keys: Mapping[str, str], labelling: Labelling) -> dict[str, Metrics]:
+    """The finished cases whose key is still the same; a line that is torn, incomplete or of something else is none."""
     done = {}
-    for line in progress_file.read_text(encoding="utf-8").splitlines() if progress_file.exists() else ():
-        try:
+    for line in progress_file.read_bytes().splitlines() if progress_file.exists() else ():
+        with suppress(ValueError, TypeError, LookupError, RecursionError):
             record = json.loads(line)
-        except ValueError:
-            continue
-        if record["key"] == keys.get(record["case"]):
-            done[record["case"]] = {
-                region: {name: math.nan if value is None else value for name, value in values.items()}
-                for region, values in record["metrics"].items()
-            }
+            if record["key"] == keys[record["case"]]:
+                done[record["case"]] = {
+                    region: {name: _recorded(record["metrics"][region][name], name) for name in METRICS}
+                    for region in labelling.regions
+                }
     return done
+
+
+def _recorded(value: object, metric: str) -> float:
+    """A metric as it was before to_json.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value is None and metric == "dice_nnunet":
+        return math.nan
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise ValueError(f"{metric} is {value}")
+    return value
 
 
 def _add_progress(progress_file: Path, case: str, key: str, metrics: Metrics) -> None:

@@ -95,7 +95,7 @@ def _labels(model_folder: Path, ending: str) -> tuple[Path, dict[str, Path]]:
     if plans_file.exists():  # which knows the dataset wherever the folder was moved to
         remedy = "Copy it from where the model was trained."
         dataset = read_json_object(plans_file, remedy).get("dataset_name", dataset)
-        if not isinstance(dataset, str):
+        if not isinstance(dataset, str) or not dataset.isprintable():
             raise UserError(f"{plans_file}: dataset_name is {json.dumps(dataset)}, no name. {remedy}")
     tried = []
     for variable, subfolder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):

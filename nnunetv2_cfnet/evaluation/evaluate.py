@@ -40,7 +40,7 @@ def evaluate(
     """
     check_folders(labels, predictions)
     out = out or predictions
-    check_place(out, (SUMMARY, PER_CASE))
+    check_place(out, (SUMMARY, PER_CASE, PROGRESS))
     json_file = dataset_json_file or predictions / "dataset.json"
     dataset_json, labelling = read_dataset(json_file, "Give that of the model, or of the dataset, with -djfile.")
     pairs = pair_files(labels, predictions, dataset_json["file_ending"])
@@ -87,4 +87,4 @@ def _write_results(summary: Mapping[str, Any], rows: pandas.DataFrame, out: Path
     out.mkdir(parents=True, exist_ok=True)
     with whole_file(out / SUMMARY) as summary_file, whole_file(out / PER_CASE) as table_file:
         summary_file.write_text(to_json(summary, indent=4), encoding="utf-8")
-        rows.to_csv(table_file, index=False)
+        rows.to_csv(table_file, index=False, errors="backslashreplace")  # names that are no text

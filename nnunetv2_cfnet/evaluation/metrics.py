@@ -15,6 +15,9 @@ sets of distances, each surface's to the other: `hd95` is the 95th percentile of
 
 **2D**: a mask of three axes, one of them of length 1, is a slice; nnU-Net reads 2D images so, with a made-up spacing
 for that axis. It is dropped, and counts as 1 mm in volumes.
+
+MONAI is imported where distances are computed, since it takes seconds: the names of metrics are needed before, where
+input is checked.
 """
 
 import math
@@ -22,8 +25,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from monai.metrics.utils import get_mask_edges, get_surface_distance
 from scipy import ndimage
 
 from nnunetv2_cfnet.files.volumes import SPACING_TOLERANCE
@@ -146,6 +147,8 @@ def surface_metrics(
         is_right = reference.any() == prediction.any()
         distance = 0.0 if is_right else diagonal_mm
         return {"hd95": distance, "hd95_max": distance, "assd": distance, "nsd_1mm": float(is_right)}
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
     edges = get_mask_edges(prediction, reference, crop=False)
     directed = [get_surface_distance(*pair, spacing=spacing_mm) for pair in (edges, edges[::-1])]
     pooled = np.concatenate(directed)
@@ -245,6 +248,9 @@ def _score_lesion(lesion: np.ndarray, found: np.ndarray, spacing_mm: Sequence[fl
 
 def _weighted_hd95(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> float:
     """HD95 of surface elements between voxels, as in the surface-distance library that BraTS 2023 used."""
+    import torch
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
     padded = [torch.from_numpy(np.pad(mask, 1)) for mask in (prediction, reference)]
     results = get_mask_edges(*padded, crop=False, spacing=spacing_mm)
     edges, areas = [edge.numpy() for edge in results[:2]], [area.numpy() for area in results[2:]]

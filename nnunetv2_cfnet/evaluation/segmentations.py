@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas
 from nibabel.affines import voxel_sizes
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_dataset_json
 from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite, reason
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 
 @dataclass(frozen=True)
@@ -70,18 +71,23 @@ def read_dataset(file: Path, remedy: str) -> tuple[dict[str, Any], Labelling]:
     return dataset_json, Labelling(regions, ignored[0] if ignored else None)
 
 
-def choose_reader(dataset_json: Mapping[str, Any], files: Sequence[Path]) -> type[BaseReaderWriter]:
+def choose_reader(dataset_json: Mapping[str, Any], files: Sequence[Path]) -> "type[BaseReaderWriter]":
     """nnU-Net's reader for the first of the files that any reader takes.
 
     Raises:
         UserError: there is none.
     """
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
     for file in files:
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it prints tracebacks
-                return determine_reader_writer_from_dataset_json(dataset_json, str(file), verbose=False)
+                reader = determine_reader_writer_from_dataset_json(dataset_json, str(file), verbose=False)
         except RuntimeError:
             continue
+        if isinstance(reader, type) and issubclass(reader, BaseReaderWriter):  # it finds other names in there, too
+            return reader
     raise UserError(
         f"No reader of nnU-Net takes any of the files ({files[0]}, ..): check that they are whole, and file_ending "
         f"{dataset_json['file_ending']} and overwrite_image_reader_writer in dataset.json."
@@ -89,7 +95,7 @@ def choose_reader(dataset_json: Mapping[str, Any], files: Sequence[Path]) -> typ
 
 
 def check_segmentation(
-    file: Path, labelling: Labelling, reader: type[BaseReaderWriter]
+    file: Path, labelling: Labelling, reader: "type[BaseReaderWriter]"
 ) -> tuple[list[str], Segmentation | None]:
     """What is wrong with a file, a sentence each; and what is in it, if it can be read."""
     problems = []
@@ -106,7 +112,7 @@ def check_segmentation(
     return [*problems, *_find_unknown_values(file, segmentation.labels, labelling)], segmentation
 
 
-def read_segmentation(file: Path, reader: type[BaseReaderWriter]) -> Segmentation:
+def read_segmentation(file: Path, reader: "type[BaseReaderWriter]") -> Segmentation:
     """Read a file by one of nnU-Net's readers.
 
     Raises:

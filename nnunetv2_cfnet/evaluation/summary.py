@@ -9,6 +9,7 @@ from typing import Any
 import pandas
 
 from nnunetv2_cfnet import __version__
+from nnunetv2_cfnet.errors import printable
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 
 PACKAGES = ("nnunetv2", "monai", "numpy", "scipy", "SimpleITK", "torch")
@@ -88,12 +89,12 @@ def print_table(regions: Mapping[str, Mapping[str, Any]]) -> None:
         ]
         for summary in regions.values()
     ]
-    names = [region[:NAME_WIDTH] for region in regions]
+    names = [printable(region)[:NAME_WIDTH] for region in regions]
     print(pandas.DataFrame(rows, names, pandas.MultiIndex.from_tuples(COLUMNS)).to_string(col_space=8))
     for region, summary in regions.items():
-        if summary["empty_in_reference"] or summary["empty_in_prediction"]:
+        if (in_reference := summary["empty_in_reference"]) or summary["empty_in_prediction"]:
             print(
-                f"{region} is empty in {summary['empty_in_reference']} references, {summary['empty_in_prediction']} "
+                f"{printable(region)} is empty in {in_reference} references, {summary['empty_in_prediction']} "
                 f"predictions, both in {summary['empty_in_both']} of {summary['num_cases']} cases."
             )
     print("LW: lesion-wise. Distances in mm. Empty regions as in BraTS: Dice 1 and 0 mm where that is right,")

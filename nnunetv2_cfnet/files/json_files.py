@@ -19,7 +19,7 @@ def read_json(file: Path, remedy: str) -> Any:
         remedy: what to do if it can't be read, a sentence for the message.
 
     Raises:
-        UserError: it is missing, unreadable or no JSON.
+        UserError: it is missing, unreadable, nested too deeply or no JSON.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -27,6 +27,8 @@ def read_json(file: Path, remedy: str) -> Any:
         raise UserError(f"{file} does not exist. {remedy}") from None
     except ValueError as error:
         raise UserError(f"{file} is no JSON ({error}). {remedy}") from None
+    except RecursionError:
+        raise UserError(f"{file} is nested too deeply to be read. {remedy}") from None
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}). {remedy}") from None
 
@@ -40,12 +42,18 @@ def read_json_object(file: Path, remedy: str) -> dict[str, Any]:
 
 
 def read_dataset_json(file: Path, remedy: str) -> dict[str, Any]:
-    """read_json_object for nnU-Net's dataset.json, which has to name the ending of the dataset's files."""
+    """read_json_object for nnU-Net's dataset.json, which has to name the ending of the files, and may name a reader."""
     content = read_json_object(file, remedy)
     ending = content.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
         raise UserError(
             f'{file}: file_ending is {json.dumps(ending)}; it must be that of the files, such as ".nii.gz".'
+        )
+    reader = content.get("overwrite_image_reader_writer", "None")  # nnU-Net's word for none
+    if not isinstance(reader, str):
+        raise UserError(
+            f"{file}: overwrite_image_reader_writer is {json.dumps(reader)}; it must be the name of one of nnU-Net's "
+            'readers, such as "SimpleITKIO". Without the entry, nnU-Net chooses one.'
         )
     return content
 

@@ -69,12 +69,24 @@ def shared_geometry(geometries: Sequence[Geometry]) -> Geometry:
 
 
 def files_by_case(folder: Path, ending: str) -> dict[str, Path]:
-    """The files with that ending by the rest of their names, in order; hidden ones, as macOS adds them, left out."""
-    return {
+    """The files with that ending by the rest of their names, in order; hidden ones, as macOS adds them, left out.
+
+    Raises:
+        UserError: SimpleITK can't be given the path of one: it would end the whole process.
+    """
+    files = {
         path.name.removesuffix(ending): path
         for path in sorted(folder.glob(f"*{ending}"))
         if not path.name.startswith(".") and path.is_file()
     }
+    for path in files.values():
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{path}: this path is not in UTF-8, so that no image there can be read: rename it."
+            ) from None
+    return files
 
 
 def geometry_of(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:

@@ -1,10 +1,12 @@
-"""Which MRI sequences go into which of CFNet's two encoders."""
+"""Which MRI sequences go into which of CFNet's two encoders.
+
+The network's own arguments are imported where groups are checked, since torch takes seconds: channels are asked for by
+their names elsewhere, too.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-
-from nnunetv2_cfnet.architecture.arguments import check_modality_groups, default_modality_groups
 
 # A key of dataset.json or of a plans file: two lists of channel names or indices.
 OVERRIDE_KEY = "cfnet_modality_groups"
@@ -42,6 +44,8 @@ def resolve_modality_groups(dataset_json: Mapping, plans: Mapping, named: object
         ValueError: groups that name no channel of the dataset, leave one out, or are not two; two different groupings
             in the plans.
     """
+    from nnunetv2_cfnet.architecture.arguments import default_modality_groups
+
     names = channel_names_of(dataset_json)
     of_plans = [
         named_groups(groups, names, f"{key}={groups!r} in the plans file")
@@ -88,6 +92,8 @@ def named_groups(override: object, names: list[str], where: str, example: str = 
     Raises:
         ValueError: not two lists, unknown channels, or channels that are left out; names them and what to do.
     """
+    from nnunetv2_cfnet.architecture.arguments import check_modality_groups
+
     advice = f"Give two lists of channel names or indices, as in {example}; channels: {names}."
 
     def index_of(channel: object) -> int:

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-import torch
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.evaluation.cases import Pair, check_folders, evaluate_pairs, pair_files
@@ -25,6 +23,7 @@ from nnunetv2_cfnet.evaluation.cross_validation import cross_validation
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
 from nnunetv2_cfnet.evaluation.summary import versions
+from nnunetv2_cfnet.files.whole import check_place
 from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of
 from nnunetv2_cfnet.report.comparison import Comparison, Model
@@ -164,6 +163,7 @@ def _check(names: Sequence[str], usage: str, out: Path) -> None:
     if repeated := {name for name in names if names.count(name) > 1}:
         raise UserError(f"{', '.join(sorted(repeated))} is given twice: name each model once.")
     check_report_place(out)
+    check_place(out, (PROGRESS,))
 
 
 def _model_folder(dataset_folder: Path, name: str, configuration: str) -> Path:
@@ -249,6 +249,8 @@ def _evaluate(
 
 
 def _with_cost(model: Model, folder: Path, configuration: str, logs: Logs) -> Model:
+    import torch
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"Measuring a training step of {model.name} ({device})", flush=True)
     cost = measure_cost(folder, configuration, device)
@@ -298,10 +300,12 @@ def _budget_notes(logs: Mapping[str, Logs]) -> list[str]:
 
 def _training_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, dict[str, Path]]:
     """The images of each case by channel; none where the raw dataset is not at hand."""
-    names = channel_names_of(dataset_json)
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
     try:
+        names = channel_names_of(dataset_json)
         cases = get_filenames_of_train_images_and_targets(str(nnunet_folder("nnUNet_raw") / dataset))
-    except (UserError, OSError):  # no nnUNet_raw, or no dataset.json or imagesTr there
+    except (ValueError, OSError):  # no names, no nnUNet_raw, or no dataset.json or imagesTr there
         return {}
     return {
         case: dict(zip(names, map(Path, files["images"]), strict=False))

@@ -5,10 +5,12 @@ people with any colour vision tell apart.
 """
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, pairwise
 from textwrap import wrap
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,15 +19,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
+from nnunetv2_cfnet.errors import printable
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.report.comparison import MAIN_METRICS, Comparison, Model, PairedTest
 from nnunetv2_cfnet.report.statistics import case_differences, centre
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-# Five plots and three cases (700 kB each) of this size, as text in a page, leave it below 5 MB.
+# Five plots of this size and three cases (700 kB each), as text in a page, leave it below 5 MB.
 MAX_BYTES = 200_000
 RESOLUTIONS_DPI = (130, 110, 90, 75, 60, 45, 30)
 WIDTH_INCHES = 10.0
+MOST_LETTERS = 60  # of a name
+MOST_REGIONS = 8  # of a picture: more of them would be too narrow to read, and take matplotlib their square to lay out
 LINEAR_MM = 1.0  # up to here an axis of distances is linear, beyond it logarithmic
 
 
@@ -43,14 +48,36 @@ class Picture:
     png: bytes
 
 
+class Part(NamedTuple):
+    """The regions of one picture, and what it adds to the name and title where they take several."""
+
+    regions: Sequence[str]
+    name: str
+    title: str
+
+
+def parts_of(regions: Sequence[str]) -> list[Part]:
+    """The regions in as few pictures as have room for them, and as evenly as may be."""
+    num_parts = math.ceil(len(regions) / MOST_REGIONS)
+    if num_parts == 1:
+        return [Part(regions, "", "")]
+    bounds = [len(regions) * number // num_parts for number in range(num_parts + 1)]
+    return [
+        Part(regions[start:stop], f"_{number}", f", {number} of {num_parts}")
+        for number, (start, stop) in enumerate(pairwise(bounds), start=1)
+    ]
+
+
 def box_plots(comparison: Comparison) -> list[Picture]:
     """For Dice and HD95: a box of each model's cases in each region, with the cases as points."""
-    return [_box_plot(comparison, metric) for metric in MAIN_METRICS]
+    parts = parts_of(list(comparison.regions))
+    return [_box_plot(comparison, metric, part) for metric in MAIN_METRICS for part in parts]
 
 
 def difference_plots(comparison: Comparison) -> list[Picture]:
     """For Dice and HD95: the sorted differences of the cases, the first model minus each other one."""
-    return [_difference_plot(comparison, metric) for metric in MAIN_METRICS]
+    parts = parts_of(list(comparison.regions))
+    return [_difference_plot(comparison, metric, part) for metric in MAIN_METRICS for part in parts]
 
 
 def training_curves(comparison: Comparison) -> list[Picture]:
@@ -117,13 +144,20 @@ def add_legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
 
 def as_text(name: str) -> str:
     """A name as matplotlib draws it letter by letter, which takes what is between two $ for a formula."""
-    return name.replace("$", r"\$")
+    return _shortened(name).replace("$", r"\$")
 
 
 def wrapped(name: str, width: float) -> str:
     """A name in lines that fit into that many inches; a trainer and its plans on lines of their own."""
-    parts = name.replace("__", "__\n").split("\n")
-    return as_text("\n".join(line for part in parts for line in wrap(part, max(8, int(14 * width)))))
+    parts = _shortened(name).replace("__", "__\n").split("\n")
+    lines = [line for part in parts for line in wrap(part, max(8, int(14 * width)))]
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def _shortened(name: str) -> str:
+    """A name without its middle where it would leave the axes no room."""
+    text = printable(name)
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS // 2]} .. {text[-MOST_LETTERS // 2 :]}"
 
 
 def axis_label(metric: str) -> str:
@@ -132,8 +166,8 @@ def axis_label(metric: str) -> str:
     return title if METRICS[metric].bounded else f"{title} (mm, logarithmic beyond {LINEAR_MM:g})"
 
 
-def _box_plot(comparison: Comparison, metric: str) -> Picture:
-    models, regions = comparison.models, list(comparison.regions)
+def _box_plot(comparison: Comparison, metric: str, part: Part) -> Picture:
+    models, regions = comparison.models, part.regions
     colours = model_colours(models)
     figure, ((axes,),) = new_figure(1, 1, height=4.2)
     generator = np.random.default_rng(0)
@@ -168,9 +202,9 @@ def _box_plot(comparison: Comparison, metric: str) -> Picture:
         # whole dots at 0 and at the penalty
         _stretch(axes, -0.1 * LINEAR_MM, 1.3 * max(axes.get_ylim()[1], LINEAR_MM))
     model_legend(figure, models)
-    title = f"{METRICS[metric].title} of all cases"
+    title = f"{METRICS[metric].title} of all cases{part.title}"
     alt = f"Box plots of {METRICS[metric].title} by region and model. Medians of {'; '.join(medians)}."
-    return Picture(f"{metric}_boxes", title, alt, to_png(figure))
+    return Picture(f"{metric}_boxes{part.name}", title, alt, to_png(figure))
 
 
 def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
@@ -180,30 +214,32 @@ def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
         axes.scatter(x, y, s=10, color=colour, alpha=0.8, linewidths=0, zorder=3)
 
 
-def _difference_plot(comparison: Comparison, metric: str) -> Picture:
+def _difference_plot(comparison: Comparison, metric: str, part: Part) -> Picture:
     first, *others = comparison.models
-    regions = list(comparison.regions)
+    regions = part.regions
     tests = {(test.other, test.region): test for test in comparison.tests if test.metric == metric}
     figure, grid = new_figure(len(others), len(regions), height=0.9 + 2.6 * len(others))
     counts = []
     for row, other in zip(grid, others, strict=True):
+        of_regions = case_differences(first, other, regions, metric)
         for axes, region in zip(row, regions, strict=True):
-            differences = np.sort(case_differences(first, other, region, metric).to_numpy())
+            differences = np.sort(of_regions[region].to_numpy())
             test = tests.get((other.name, region))
             _draw_differences(axes, differences, metric, test)
             axes.set_title(wrapped(region, 0.75 * WIDTH_INCHES / len(regions)), fontsize=9)
             if test:
                 counts.append(f"{other.name}, {region}: {test.wins} wins, {test.ties} ties, {test.losses} losses")
         row[0].set_ylabel(f"minus {wrapped(other.name, 2.3)}", fontsize=9)
-    heading = f"{axis_label(metric)}: {first.name} minus the other model; a dot for each case, sorted"
-    figure.suptitle(as_text(heading), fontsize=11)
+    heading = f"{axis_label(metric)}: {as_text(first.name)} minus the other model; a dot for each case, sorted"
+    figure.suptitle(heading, fontsize=11)
     mean = "mean" if METRICS[metric].bounded else "median"
     names = {"#009E73": "first model better", "#767676": "equal", "#D55E00": "first model worse"}
     dots = [Line2D([], [], marker="o", linestyle="", color=colour, label=name) for colour, name in names.items()]
     band = Patch(color="#56B4E9", alpha=0.5, label=f"{mean} with its 95 % interval")
     add_legend(figure, [*dots, band])
     alt = f"Differences in {METRICS[metric].title} by case, {first.name} minus the other. Against {'; '.join(counts)}."
-    return Picture(f"{metric}_differences", f"Paired differences in {METRICS[metric].title}", alt, to_png(figure))
+    title = f"Paired differences in {METRICS[metric].title}{part.title}"
+    return Picture(f"{metric}_differences{part.name}", title, alt, to_png(figure))
 
 
 def _draw_differences(axes: Axes, differences: np.ndarray, metric: str, test: PairedTest | None) -> None:

@@ -18,7 +18,6 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.host import VARIABLES
@@ -137,6 +136,8 @@ def _cause(outcome: subprocess.CompletedProcess[str]) -> str:
 def _read_log(checkpoint: Path) -> Mapping[str, list[float]]:
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint} is not there: finish the training of this fold with nnUNetv2_train and --c.")
+    import torch
+
     try:
         with torch.serialization.safe_globals(NUMBERS):
             log = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True).get("logging") or {}

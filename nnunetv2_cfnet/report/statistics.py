@@ -77,9 +77,10 @@ def brats_ranks(models: Sequence[Model]) -> dict[str, float]:
     return {model.name: float(mean) for model, mean in zip(models, means, strict=True)}
 
 
-def case_differences(first: Model, other: Model, region: str, metric: str) -> pandas.Series:
-    """First minus other by case; cases where one of them lacks a value are left out."""
-    return (_values(first).loc[region, metric] - _values(other).loc[region, metric]).dropna().round(DECIMALS)
+def case_differences(first: Model, other: Model, regions: Iterable[str], metric: str) -> dict[str, pandas.Series]:
+    """Of each region, first minus other by case; cases where one of them lacks a value are left out."""
+    differences = (_values(first)[metric] - _values(other)[metric]).dropna().round(DECIMALS)
+    return {region: differences[differences.index.get_level_values("region") == region] for region in regions}
 
 
 def centre(differences: np.ndarray, metric: str, axis: int = -1) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from nnunetv2_cfnet.errors import printable
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.summary import RULES
 from nnunetv2_cfnet.files.json_files import to_json
@@ -49,7 +50,7 @@ RULE_TITLES = {
 }
 # Characters that Markdown, or the HTML that it may hold, takes for more than themselves.
 MARKDOWN_ESCAPES = str.maketrans(
-    {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", **{character: f"\\{character}" for character in r"\|*`[]$"}}
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{character: f"\\{character}" for character in r"\|*`[]$"}}
 )
 
 
@@ -138,6 +139,7 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
         loader=PackageLoader("nnunetv2_cfnet", "report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_in_one_line,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -189,7 +191,7 @@ def _former_figures(out: Path) -> set[str]:
     try:
         figures = json.loads((out / JSON).read_text(encoding="utf-8"))["figures"]
         return {name for name in figures if Path(name).name == name}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
 
 
@@ -239,4 +241,8 @@ def _markdown_rows(table: Table) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    return text.translate(MARKDOWN_ESCAPES)
+    return _in_one_line(text).translate(MARKDOWN_ESCAPES)
+
+
+def _in_one_line(text: str) -> str:
+    return text if text.isprintable() else printable(text.replace("\n", " "))  # pictures are long, and printable

@@ -1,5 +1,6 @@
 """The console script: help, version, exit codes, and errors without a traceback."""
 
+import io
 import re
 import subprocess
 import sys
@@ -51,6 +52,22 @@ for command in cli.COMMANDS:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_missing_dataset_json_is_reported_before_what_takes_seconds_is_imported(tmp_path):
+    folder = str(tmp_path)
+    commands = [["evaluate", folder, folder], ["compare", "--predictions", f"a={folder}", f"b={folder}"]]
+    commands[1] += ["--reference", folder]
+    code = f"""
+import sys
+from nnunetv2_cfnet import cli
+for command in {commands}:
+    assert cli.main(command) == 2
+    assert not set(sys.modules) & {{"torch", "monai", "nnunetv2"}}, command
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("dataset.json does not exist") == 2
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -119,6 +136,21 @@ def test_what_stops_a_command_is_one_line_and_an_exit_code(monkeypatch, capsys, 
     monkeypatch.setattr(demo, "run", raising(error))
     assert cli.main(["demo"]) == code
     assert capsys.readouterr().err == f"nnunetv2_cfnet demo: {message}\n"
+
+
+def test_a_message_shows_control_characters_of_names_escaped(monkeypatch, capsys):
+    monkeypatch.setattr(demo, "run", raising(UserError("2 problems:\n  a\x1b[2J\n  b\r\udce4 ä")))
+    assert cli.main(["demo"]) == 2
+    assert capsys.readouterr().err == "nnunetv2_cfnet demo: 2 problems:\n  a\\x1b[2J\n  b\\r\\udce4 ä\n"
+
+
+def test_a_name_that_the_terminal_can_not_show_is_printed_escaped(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(demo, "run", lambda options: print("ödem \udce4"))
+    cli.main(["demo"])
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"\\xf6dem \\udce4\n"
 
 
 @pytest.mark.parametrize("threshold", ["abc", "1.5", ""])

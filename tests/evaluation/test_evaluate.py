@@ -3,6 +3,7 @@
 import json
 import multiprocessing.dummy
 import os
+from collections.abc import Callable
 from math import isnan, nan
 from pathlib import Path
 from types import SimpleNamespace
@@ -237,6 +238,16 @@ def test_the_table_fits_100_columns_with_any_name(tmp_path, capsys):
     assert {len(line) for line in lines[:3]} == {100}
 
 
+def test_names_that_are_no_text_are_printed_escaped_and_written(tmp_path, capsys):
+    dataset_json = {"labels": {"background": 0, "a\x1b[2J\udce4": 1}, "file_ending": ".nii.gz"}
+    labels, predictions = write_pair(tmp_path, some_labels(), some_labels(), dataset_json)
+    assert list(run((labels, predictions))["regions"]) == ["a\x1b[2J\udce4"]
+    output = capsys.readouterr().out
+    assert r"a\x1b[2J\udce4 is empty in 1 references" in output
+    assert all(line.isprintable() for line in output.split("\n"))
+    assert "a\x1b[2J\\udce4" in (predictions / "per_case.csv").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("ending", "setting"),
     [
@@ -305,20 +316,96 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, tmp_path, mon
     assert sorted(path.name for path in out.iterdir()) == RESULTS
 
 
-def test_a_case_whose_file_or_labels_changed_is_evaluated_again(folders, tmp_path, capsys):
-    _, labelling = read_dataset(folders[1] / "dataset.json", "")
-    pairs = {case: Pair(*(folder / f"{case}.nii.gz" for folder in folders)) for case in ("case_0", "case_1", "case_2")}
-    arguments = {"num_processes": 1, "description": "cases", "progress_file": tmp_path / "progress.jsonl"}
-    before = evaluate_pairs(pairs, labelling, REGIONS, **arguments)
-    os.utime(pairs["case_2"].prediction, ns=(0, 0))
+class Resumed(NamedTuple):
+    prediction: Path
+    progress_file: Path
+    evaluate: Callable[..., pandas.DataFrame]
+
+
+@pytest.fixture
+def resumed(tmp_path) -> Resumed:
+    """A case that was evaluated and recorded: its reference has label 1, and its prediction nothing."""
+    labels, predictions = write_pair(tmp_path, some_labels(v1=0), some_labels(), {**LABELS, "file_ending": ".nii"})
+    pairs = {"case": Pair(labels / "case.nii", predictions / "case.nii")}
+    _, labelling = read_dataset(predictions / "dataset.json", "")
+    progress_file = tmp_path / "progress.jsonl"
+
+    def evaluate(labelling: Labelling = labelling) -> pandas.DataFrame:
+        more = {"num_processes": 1, "description": "cases", "progress_file": progress_file}
+        return evaluate_pairs(pairs, labelling, {"file_ending": ".nii"}, **more)
+
+    evaluate()
+    return Resumed(pairs["case"].prediction, progress_file, evaluate)
+
+
+def dice_of_a(rows: pandas.DataFrame) -> float:
+    return float(rows.set_index("region").loc["a", "dice"])
+
+
+def test_a_case_is_taken_over_where_its_files_were_only_touched(resumed, capsys):
+    before = resumed.evaluate()
+    os.utime(resumed.prediction, ns=(0, 0))
     capsys.readouterr()
-    pandas.testing.assert_frame_equal(evaluate_pairs(pairs, labelling, REGIONS, **arguments), before)
-    assert "2 of 3 cases are taken over" in capsys.readouterr().out
-    fewer_regions = Labelling({"whole": (1, 2, 3)}, ignore_label=4)
-    rows = evaluate_pairs(pairs, fewer_regions, REGIONS, **arguments)
+    pandas.testing.assert_frame_equal(resumed.evaluate(), before)
+    message = f"1 of 1 cases are taken over from an interrupted run. Remove {resumed.progress_file} to evaluate"
+    assert message in capsys.readouterr().out
+
+
+def test_a_case_whose_file_changed_at_the_same_size_and_time_is_evaluated_again(resumed):
+    before = resumed.prediction.stat()
+    write_image(some_labels(v1=0), resumed.prediction)
+    os.utime(resumed.prediction, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert resumed.prediction.stat().st_size == before.st_size
+    assert dice_of_a(resumed.evaluate()) == 1
+
+
+def test_a_case_is_evaluated_again_for_other_regions(resumed, capsys):
+    assert list(resumed.evaluate(Labelling({"whole": (1, 2, 3)}))["region"]) == ["whole"]
     assert "taken over" not in capsys.readouterr().out
-    expected = before[before["region"] == "whole"].reset_index(drop=True)
-    pandas.testing.assert_frame_equal(rows, expected)
+
+
+def without(content: dict, *keys: str) -> dict:
+    """A copy that lacks what the keys lead to."""
+    first, *rest = keys
+    return {
+        key: without(value, *rest) if rest and key == first else value
+        for key, value in content.items()
+        if rest or key != first
+    }
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: b"",
+        lambda record: b"\xff\xfe\x00torn",
+        lambda record: b"3",
+        lambda record: b"[" * 100_000,
+        lambda record: [record],
+        lambda record: {**record, "case": ["case"]},
+        lambda record: {**record, "metrics": None},
+        lambda record: {**record, "metrics": {**record["metrics"], "a": [1.0]}},
+        lambda record: without(record, "case"),
+        lambda record: without(record, "key"),
+        lambda record: without(record, "metrics"),
+        lambda record: without(record, "metrics", "a"),
+        lambda record: without(record, "metrics", "a", "hd95"),
+        *(
+            lambda record, value=value: {
+                **record,
+                "metrics": {**record["metrics"], "a": {**record["metrics"]["a"], "hd95": value}},
+            }
+            for value in (None, "1.0", True, nan)
+        ),
+    ],
+)
+def test_a_record_that_is_not_whole_is_no_record(resumed, spoil):
+    expected, record = resumed.evaluate(), json.loads(resumed.progress_file.read_bytes())
+    spoilt = spoil(record)
+    resumed.progress_file.write_bytes(spoilt if isinstance(spoilt, bytes) else json.dumps(spoilt).encode())
+    pandas.testing.assert_frame_equal(resumed.evaluate(), expected)
+    *_, last = resumed.progress_file.read_bytes().splitlines()
+    assert json.loads(last) == record  # found anew
 
 
 # What is refused
@@ -329,6 +416,13 @@ def test_missing_and_extra_cases_are_named(folders, tmp_path):
     message = refuse(tmp_path, folders)
     assert f"1 without a prediction in {folders[1]}: case_0; and 1 without a label in {folders[0]}: case_7" in message
     assert "Predict what is missing" in message
+
+
+def test_a_file_whose_name_is_not_utf_8_is_refused(folders, tmp_path):
+    """Given its name, SimpleITK would abort."""
+    for folder in folders:
+        (folder / "case_1.nii.gz").rename(folder / "case_\udce4.nii.gz")
+    assert "case_\udce4.nii.gz: this path is not in UTF-8" in refuse(tmp_path, folders)
 
 
 def test_no_folder_no_files_and_no_dataset_json_are_refused(folders, tmp_path):
@@ -354,6 +448,18 @@ def test_no_folder_no_files_and_no_dataset_json_are_refused(folders, tmp_path):
     [
         ("{torn", "dataset.json is no JSON ("),
         ("[]", "dataset.json holds no JSON object. Give that"),
+        ("[" * 100_000, "dataset.json is nested too deeply to be read. Give that"),
+        *(
+            (
+                json.dumps({**LABELS, "overwrite_image_reader_writer": reader}),
+                f"overwrite_image_reader_writer is {json.dumps(reader)}; it must be the name of one of nnU-Net's",
+            )
+            for reader in (["SimpleITKIO"], None, 3)
+        ),
+        (
+            json.dumps({**LABELS, "overwrite_image_reader_writer": "join"}),  # a function that nnU-Net finds there
+            "check that they are whole, and file_ending .nii.gz and overwrite_image_reader_writer in dataset.json",
+        ),
         (json.dumps({"labels": {"a": 1}}), 'file_ending is null; it must be that of the files, such as ".nii.gz"'),
         *(
             (json.dumps({"labels": labels, "file_ending": ".nii.gz"}), f"labels are {json.dumps(labels)}; they must")

@@ -156,6 +156,13 @@ def test_without_channel_names_there_are_no_images(comparisons, nnunet):
     assert comparisons[0].images == {}
 
 
+def test_trained_models_without_channel_names_are_compared_without_images(comparisons):
+    for model in (GOOD, POOR):
+        write_json(fold_1(model).parent / "dataset.json", {**DATASET_JSON, "channel_names": {}})
+    run(*trained())
+    assert comparisons[0].images == {}
+
+
 def test_without_the_raw_dataset_there_are_no_images(comparisons, nnunet):
     shutil.rmtree(nnunet / "nnUNet_raw" / DATASET / "imagesTr")
     run(*trained())
@@ -265,6 +272,11 @@ def leak_a_case() -> None:
             lambda: (fold_1(GOOD) / "checkpoint_final.pth").write_bytes(b"PK"),
             trained(),
             "fold_1/checkpoint_final.pth can't be read",
+        ),
+        (
+            lambda: write_json(fold_1(GOOD).parent / "plans.json", {"dataset_name": "a\0"}),
+            trained(),
+            r'plans.json: dataset_name is "a\u0000", no name.',
         ),
         (leak_a_case, trained(), "folds 0, 1 predicted 1 cases that they don't leave out by"),
         (lambda: Path("poor/case_3.nii.gz").unlink(), GIVEN, "1 without a prediction in"),

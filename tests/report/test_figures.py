@@ -8,12 +8,14 @@ import SimpleITK
 from images import write_image
 from matplotlib.figure import Figure
 
+from nnunetv2_cfnet.report import figures
 from nnunetv2_cfnet.report.case_pictures import case_pictures, choose_channels, notable_cases, read_slice
 from nnunetv2_cfnet.report.comparison import Comparison, Curves
 from nnunetv2_cfnet.report.figures import (
     box_plots,
     difference_plots,
     new_figure,
+    parts_of,
     to_png,
     training_curves,
 )
@@ -61,6 +63,7 @@ def all_pictures(comparison):
     [
         {"num_cases": 1, "names": ("a $x$ price of $", "_b"), "regions": {"$^region$": (1,)}},
         {"num_cases": 2, "num_models": 5, "regions": SIX_REGIONS},
+        {"num_cases": 1, "names": ("m" * 300, "__" * 150), "regions": {"r" * 300: (1,), "\x1b[31m\udce4\r": (2,)}},
         {"num_cases": 7, "num_models": 2, "shape": (30, 24), "suffix": ".png"},
         {
             "num_cases": 1251,
@@ -71,12 +74,37 @@ def all_pictures(comparison):
             "tests": (),
         },
     ],
-    ids=["one case and region, formulas", "five models, six regions", "2D", "1251 cases without images"],
+    ids=[
+        "one case and region, formulas",
+        "five models, six regions",
+        "300 letters, and none",
+        "2D",
+        "1251 cases without images",
+    ],
 )
 def test_odd_comparisons_are_drawn(make_comparison, arguments):
     pictures = all_pictures(make_comparison(**arguments))
     assert all(picture.png.startswith(PNG) for picture in pictures)
     assert len({picture.name for picture in pictures}) == len(pictures)
+
+
+@pytest.mark.parametrize("draw", [box_plots, difference_plots])
+def test_many_regions_are_shown_in_pictures_of_a_few(make_comparison, draw, monkeypatch):
+    monkeypatch.setattr(figures, "to_png", lambda figure: b"")
+    regions = [f"region {number}." for number in range(9)]
+    pictures = draw(make_comparison(num_cases=3, regions={region: (1,) for region in regions}))
+    assert [picture.name[-2:] for picture in pictures] == ["_1", "_2"] * 2  # of Dice, of HD95
+    assert [picture.title[-8:] for picture in pictures] == [", 1 of 2", ", 2 of 2"] * 2
+    shown = [[region for region in regions if region in picture.alt] for picture in pictures]
+    assert shown == [regions[:4], regions[4:]] * 2
+
+
+@pytest.mark.parametrize(("num_regions", "sizes"), [(1, [1]), (8, [8]), (9, [4, 5]), (48, [8] * 6)])
+def test_regions_are_spread_evenly_over_pictures(num_regions, sizes):
+    regions = list(map(str, range(num_regions)))
+    parts = parts_of(regions)
+    assert [len(part.regions) for part in parts] == sizes
+    assert [region for part in parts for region in part.regions] == regions
 
 
 def test_without_curves_there_is_no_figure_of_them(comparison):

@@ -162,7 +162,7 @@ def test_every_other_model_region_and_metric_with_a_direction_is_tested(comparis
 def test_a_case_without_a_value_is_left_out_and_not_counted(make_model):
     first, other = make_model("a", {"assd": [1, 2, 3]}), make_model("b", {"assd": [2, 2, float("nan")]})
     assert only_test(first, other, "assd").num_cases == 2
-    assert list(case_differences(first, other, "tumour", "assd")) == [-1, 0]
+    assert list(case_differences(first, other, ["tumour"], "assd")["tumour"]) == [-1, 0]
 
 
 def test_ranks_with_ties_by_hand(make_model):

@@ -180,6 +180,19 @@ def test_names_are_escaped(make_comparison, tmp_path):
 
 
 @pytest.mark.usefixtures("quick_figures")
+def test_what_is_no_text_in_names_is_shown_escaped(make_comparison, tmp_path):
+    comparison = make_comparison(num_cases=1, names=("a\x1b[31m", "b\udce4"), regions={"x\ry\nz": (1,)})
+    write_report(comparison, tmp_path / "out")
+    html = (tmp_path / "out" / "report.html").read_bytes().decode("utf-8")
+    markdown = (tmp_path / "out" / "compare.md").read_bytes().decode("utf-8")
+    assert all(line.isprintable() for text in (html, markdown) for line in text.split("\n"))
+    assert r"a\x1b[31m against b\udce4" in html
+    assert r"a\\x1b\[31m against b\\udce4" in markdown
+    assert r"| x\\ry z | Dice | 1 |" in markdown
+    assert list(json.loads((tmp_path / "out" / "compare.json").read_bytes())["regions"]) == ["x\ry\nz"]
+
+
+@pytest.mark.usefixtures("quick_figures")
 @pytest.mark.parametrize(
     ("fails", "error"),
     [
