@@ -5,8 +5,10 @@ called is imported, and it imports what costs time when it runs, so that every `
 """
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from nnunetv2_cfnet import __version__
@@ -27,7 +29,8 @@ COMMANDS = {
     "import_weights": "make a model folder from a checkpoint of the published CFNet",
 }
 USER_ERROR = 2  # what argparse itself exits with
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+BY_SIGNAL = 128  # and its number, as shells report it
+ENDING_SIGNALS = ("SIGTERM", "SIGHUP")  # of kill, schedulers, closed terminals; Windows has no SIGHUP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,13 +38,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(arguments).parse_args(arguments)
     try:
-        return options.run(options)
+        with _interrupted_by_ending_signals():
+            return options.run(options)
     except (UserError, OSError) as error:  # OSError: a folder that can't be written to, a full disk
         print(f"nnunetv2_cfnet {options.command}: {error}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print(f"nnunetv2_cfnet {options.command}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return BY_SIGNAL + next(iter(interruption.args), signal.SIGINT)
+
+
+@contextmanager
+def _interrupted_by_ending_signals() -> Iterator[None]:
+    """End as by Ctrl-C: what is unfinished is removed, and what was started ends too."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    numbers = [getattr(signal, name) for name in ENDING_SIGNALS if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores SIGHUP
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
