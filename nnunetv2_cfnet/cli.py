@@ -5,10 +5,13 @@ called is imported, and it imports what costs time when it runs, so that every `
 """
 
 import argparse
+import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 
 from nnunetv2_cfnet import __version__
@@ -51,19 +54,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextmanager
 def _interrupted_by_ending_signals() -> Iterator[None]:
     """End as by Ctrl-C: what is unfinished is removed, and what was started ends too."""
+    numbers = [getattr(signal, name) for name in ENDING_SIGNALS if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores SIGHUP
 
     def interrupt(number: int, _: object) -> None:
         raise KeyboardInterrupt(number)
 
-    numbers = [getattr(signal, name) for name in ENDING_SIGNALS if hasattr(signal, name)]
-    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores SIGHUP
-    for number in taken:
-        signal.signal(number, interrupt)
+    def set_handlers(handler: Callable[[int, object], None] | signal.Handlers) -> None:
+        if threading.current_thread() is threading.main_thread():  # no other may
+            for number in taken:
+                signal.signal(number, handler)
+
+    set_handlers(interrupt)
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        # nnU-Net's pools end their processes by SIGTERM: one that is just being forked would lose it to our handler
+        os.register_at_fork(
+            before=partial(set_handlers, signal.SIG_DFL), after_in_parent=partial(set_handlers, interrupt)
+        )
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        set_handlers(signal.SIG_DFL)
+        taken.clear()  # what is registered for forks stays so
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
