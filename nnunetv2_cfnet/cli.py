@@ -5,8 +5,13 @@ called is imported, and it imports what costs time when it runs, so that every `
 """
 
 import argparse
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from io import TextIOWrapper
 
@@ -28,7 +33,8 @@ COMMANDS = {
     "import_weights": "make a model folder from a checkpoint of the published CFNet",
 }
 USER_ERROR = 2  # what argparse itself exits with
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+BY_SIGNAL = 128  # and its number, as shells report it
+ENDING_SIGNALS = ("SIGTERM", "SIGHUP")  # of kill, schedulers, closed terminals; Windows has no SIGHUP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,13 +44,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(arguments).parse_args(arguments)
     try:
-        return options.run(options)
+        with _interrupted_by_ending_signals():
+            return options.run(options)
     except (UserError, OSError) as error:  # OSError: a folder that can't be written to, a full disk
         print(f"nnunetv2_cfnet {options.command}: {printable(str(error))}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print(f"nnunetv2_cfnet {options.command}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return BY_SIGNAL + next(iter(interruption.args), signal.SIGINT)
+
+
+@contextmanager
+def _interrupted_by_ending_signals() -> Iterator[None]:
+    """End as by Ctrl-C: what is unfinished is removed, and what was started ends too."""
+    numbers = [getattr(signal, name) for name in ENDING_SIGNALS if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores SIGHUP
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    def set_handlers(handler: Callable[[int, object], None] | signal.Handlers) -> None:
+        if threading.current_thread() is threading.main_thread():  # no other may
+            for number in taken:
+                signal.signal(number, handler)
+
+    set_handlers(interrupt)
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        # nnU-Net's pools end their processes by SIGTERM: one that is just being forked would lose it to our handler
+        os.register_at_fork(
+            before=partial(set_handlers, signal.SIG_DFL), after_in_parent=partial(set_handlers, interrupt)
+        )
+    try:
+        yield
+    finally:
+        set_handlers(signal.SIG_DFL)
+        taken.clear()  # what is registered for forks stays so
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

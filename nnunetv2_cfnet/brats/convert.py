@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
 from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase, find_cases
 from nnunetv2_cfnet.brats.splits import make_splits
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel
 from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, reason, write_volume
 from nnunetv2_cfnet.files.whole import whole_file
@@ -86,7 +88,31 @@ def convert_brats(
     source = find_cases(source_folder.expanduser().resolve(), edition)
     target = _choose_target(raw, dataset_id, name or f"BraTS{source.edition.name.upper()}", source, overwrite)
     _print_source(source, decided=edition == AUTO)
+    with nullcontext() if dry_run else locked(target.folder):
+        _check_free(target, overwrite)  # now that no other run can make it
+        _check_and_convert(
+            source,
+            target,
+            dataset_id,
+            num_processes=num_processes,
+            symlink=symlink,
+            dry_run=dry_run,
+            skip_bad=skip_bad,
+            fix_headers=fix_headers,
+        )
 
+
+def _check_and_convert(
+    source: Source,
+    target: Target,
+    dataset_id: int,
+    *,
+    num_processes: int,
+    symlink: bool,
+    dry_run: bool,
+    skip_bad: bool,
+    fix_headers: bool,
+) -> None:
     inspect = partial(inspect_case, edition=source.edition)
     inspections = in_parallel(inspect, source.cases, num_processes, "checking")
     findings = [finding for inspection in inspections for finding in inspection.findings]
@@ -144,13 +170,17 @@ def _choose_target(raw: Path, dataset_id: int, name: str, source: Source, overwr
             f"nnU-Net has a dataset with ID {dataset_id} already, {', '.join(others)}: choose another -d, or "
             f"--name {others[0].partition('_')[2]} for that one."
         )
+    _check_free(target, overwrite)
+    if target.folder.resolve() in (source.folder, *source.folder.parents):
+        raise UserError(f"{source.folder} lies in {target.folder}, which would be replaced: choose another -d.")
+    return target
+
+
+def _check_free(target: Target, overwrite: bool) -> None:
     if target.folder.exists() and not overwrite:
         raise UserError(
             f"{target.folder} exists already: replace it with --overwrite, or choose another -d and --name."
         )
-    if target.folder.resolve() in (source.folder, *source.folder.parents):
-        raise UserError(f"{source.folder} lies in {target.folder}, which would be replaced: choose another -d.")
-    return target
 
 
 def _print_source(source: Source, decided: bool) -> None:

@@ -96,7 +96,7 @@ def export_brats(
             image = SimpleITK.GetImageFromArray(target.from_nnunet(segmentation))
             write_volume(image, geometry, folder / f"{name}.nii.gz")
         if zip_archive:
-            with whole_file(archive) as unfinished:
+            with whole_file(archive, made_in=folder.parent) as unfinished:
                 _write_zip(folder, unfinished)
 
     if threshold:

@@ -1,14 +1,14 @@
 """The demo: nnU-Net's own commands, from raw images to Dice, on a phantom dataset with CFNet as the trainer.
 
 Everything lies in one folder, OUT. Each command is printed before it runs, so that the demo doubles as a lesson in
-nnU-Net's interface; its output goes to OUT/logs. A step that has finished leaves a `.done` file beside its log, so a
-second run starts where the first one stopped.
+nnU-Net's interface; its output goes to OUT/logs. A step that has finished leaves a `.done` file beside its log, which
+says of what data, so a second run starts where the first one stopped.
 """
 
 import os
 import shlex
-import shutil
 import time
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import numpy as np
 from nnunetv2_cfnet.brats.editions import CHANNELS, REGIONS
 from nnunetv2_cfnet.demo.phantom import FILE_ENDING, write_dataset
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.digests import content_digest
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.volumes import files_by_case
 from nnunetv2_cfnet.files.whole import check_place, whole_file
 from nnunetv2_cfnet.host import VARIABLES
@@ -94,31 +96,41 @@ def run_demo(out: Path, device: str) -> None:
     work = Workplace(out.expanduser().resolve())
     claim_folder(work.out)
 
+    with locked(work.picture) as made_in:
+        run_steps(work, device)
+        print_dice(work)
+        draw_picture(work, made_in)
+    print(f"\nPicture: {work.picture}\nCFNet and a U-Net, trained as long as each other: {work.report}")
+    print(f"Finished in {(time.monotonic() - start) / 60:.1f} minutes. To start afresh, delete {work.out}", flush=True)
+
+
+def run_steps(work: Workplace, device: str) -> None:
+    """Make the phantom dataset and run nnU-Net's commands, but for what was done on the same data before."""
     print("nnU-Net's folders, for the demo's commands only:")
     for variable, folder in work.folders.items():
         print(f"  export {variable}={shlex.quote(folder)}")
-    something_ran = not work.raw.exists()  # every step builds on the ones before it
-    if not something_ran:
+    if work.raw.exists():
         print(f"\n{DATASET} is there already")
     else:
         print(f"\nMaking {DATASET}: {NUM_TRAINING} training and {NUM_HELD_OUT} held-out cases", flush=True)
-        shutil.rmtree(work.results, ignore_errors=True)  # trained on data that is gone
         write_dataset(work.raw, NUM_TRAINING, NUM_HELD_OUT, seed=SEED, shape=SHAPE)
-
+    data = digests_of(work.raw)
+    something_ran = False  # every step builds on the ones before it
     for step in plan_steps(work, device):
         done = work.logs / f"{step.name}.done"
-        if done.exists() and step.product.exists() and not something_ran:
+        if not something_ran and step.product.exists() and done.exists() and done.read_text() == data:
             print(f"{step.name} is done already")
             continue
         something_ran = True
         done.unlink(missing_ok=True)
         run_step(step, work.environment, work.logs)
-        done.touch()
+        done.write_text(data)
 
-    print_dice(work)
-    draw_picture(work)
-    print(f"\nPicture: {work.picture}\nCFNet and a U-Net, trained as long as each other: {work.report}")
-    print(f"Finished in {(time.monotonic() - start) / 60:.1f} minutes. To start afresh, delete {work.out}", flush=True)
+
+def digests_of(folder: Path) -> str:
+    """A line for each file in a folder: its content's digest and where it is."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return "".join(f"{content_digest(file)} {file.relative_to(folder)}\n" for file in files)
 
 
 def claim_folder(out: Path) -> None:
@@ -127,12 +139,14 @@ def claim_folder(out: Path) -> None:
     if out.is_dir() and not owner_file.exists() and any(out.iterdir()):
         raise UserError(f"{out} holds files that are not the demo's; choose a new or empty folder with -o")
     check_place(out, [OWNER_FILE])
-    (out / "logs").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     owner_file.write_text("Made by `nnunetv2_cfnet demo`, which continues here. Delete the folder to start afresh.\n")
+    (out / "logs").mkdir(exist_ok=True)
 
 
-def plan_steps(work: Workplace, device: str) -> list[Step]:
-    """List the commands in their order: nnU-Net's, and the comparison with its own trainer."""
+def plan_steps(work: Workplace, device: str) -> Iterator[Step]:
+    """The commands in their order: nnU-Net's, and the comparison with its own trainer. Each is asked for in its turn,
+    since a training goes on from the checkpoints that are there by then."""
     from nnunetv2_cfnet.training.trainers import DEMO_EPOCHS
 
     dataset_id = str(int(DATASET[7:10]))
@@ -140,44 +154,41 @@ def plan_steps(work: Workplace, device: str) -> list[Step]:
     folds = [str(fold) for fold in FOLDS]
     images, labels, predictions = str(work.raw / "imagesTs"), str(work.raw / "labelsTs"), str(work.predictions)
     dataset_json, plans_json = str(work.predictions / "dataset.json"), str(work.predictions / "plans.json")
-    preprocess = Step(
+    yield Step(
         name="plan_and_preprocess",
         command=["nnUNetv2_plan_and_preprocess", *data, "--verify_dataset_integrity", "-npfp", "2", "-np", "2"],
         product=work.preprocessed / "nnUNetPlans.json",
-        obstacles=[work.preprocessed],
+        obstacles=[work.preprocessed, work.results],  # models of other data
     )
-    trainings = []
     for trainer, fold in product((TRAINER, BASELINE), FOLDS):
         drop_torn_checkpoints(work.fold(fold, trainer))
         resume = ["--c"] if has_checkpoint(work.fold(fold, trainer)) else []
         network = ["-tr", trainer, "-device", device]
-        training = Step(
+        yield Step(
             name=f"train_{'cfnet' if trainer == TRAINER else 'baseline'}_fold_{fold}",
             command=["nnUNetv2_train", dataset_id, CONFIGURATION, str(fold), *network, *resume],
             product=work.fold(fold, trainer) / "validation" / "summary.json",
             num_epochs=DEMO_EPOCHS,
         )
-        trainings.append(training)
     network = ["-tr", TRAINER, "-device", device]
-    predict = Step(
+    yield Step(
         name="predict",
         command=["nnUNetv2_predict", "-i", images, "-o", predictions, *data, "-f", *folds, *network],
         product=work.predictions / "plans.json",
         obstacles=[work.predictions],
     )
-    evaluate = Step(
+    yield Step(
         name="evaluate",
         command=["nnUNetv2_evaluate_folder", labels, predictions, "-djfile", dataset_json, "-pfile", plans_json],
         product=work.summary,
     )
     models = [f"{trainer}__{PLANS}" for trainer in (TRAINER, BASELINE)]
     report = ["--folds", *folds, "-np", "1", "-o", str(work.comparison)]  # a case takes less than starting a process
-    compare = Step(
+    yield Step(
         name="compare",
         command=["nnunetv2_cfnet", "compare", *data, "--models", *models, *report],
         product=work.report,
     )
-    return [preprocess, *trainings, predict, evaluate, compare]
 
 
 def print_dice(work: Workplace) -> None:
@@ -200,7 +211,7 @@ def print_dice(work: Workplace) -> None:
         print(f"  {name:<16} {mean:>5}  {'; '.join(notes)}".rstrip())
 
 
-def draw_picture(work: Workplace) -> None:
+def draw_picture(work: Workplace, made_in: Path) -> None:
     """Draw some held-out cases: the four sequences, the reference and the prediction, in the largest tumour slice."""
     import SimpleITK
     from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -233,5 +244,5 @@ def draw_picture(work: Workplace) -> None:
     figure.suptitle("CFNet on held-out phantom cases (reference and prediction over T1ce)")
     legend = [Patch(color=colour, label=name) for name, colour in LABEL_STYLES.values()]
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), frameon=False)
-    with whole_file(work.picture) as unfinished:
+    with whole_file(work.picture, made_in) as unfinished:
         figure.savefig(unfinished, dpi=100, format="png")

@@ -17,6 +17,7 @@ from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.segmentations import read_dataset
 from nnunetv2_cfnet.evaluation.summary import RULES, print_table, summarise, versions
 from nnunetv2_cfnet.files.json_files import to_json
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.whole import check_place, whole_file
 
 SUMMARY, PER_CASE = "cfnet_summary.json", "per_case.csv"
@@ -46,26 +47,32 @@ def evaluate(
     pairs = pair_files(labels, predictions, dataset_json["file_ending"])
 
     progress_file = out / PROGRESS
-    rows = evaluate_pairs(
-        pairs, labelling, dataset_json, num_processes=num_processes, description="cases", progress_file=progress_file
-    )
-    regions = summarise(rows)
-    summary = {
-        "provenance": {
-            "labels": str(labels.resolve()),
-            "predictions": str(predictions.resolve()),
-            "dataset_json": str(json_file.resolve()),
-            "num_cases": len(pairs),
-            "regions": labelling.regions,
-            "ignore_label": labelling.ignore_label,
-            "rules": RULES,
-            "versions": versions(),
-        },
-        "regions": regions,
-        "metric_per_case": _list_cases(rows, pairs),
-    }
-    _write_results(summary, rows, out)
-    progress_file.unlink(missing_ok=True)
+    with locked(out / SUMMARY) as made_in:
+        rows = evaluate_pairs(
+            pairs,
+            labelling,
+            dataset_json,
+            num_processes=num_processes,
+            description="cases",
+            progress_file=progress_file,
+        )
+        regions = summarise(rows)
+        summary = {
+            "provenance": {
+                "labels": str(labels.resolve()),
+                "predictions": str(predictions.resolve()),
+                "dataset_json": str(json_file.resolve()),
+                "num_cases": len(pairs),
+                "regions": labelling.regions,
+                "ignore_label": labelling.ignore_label,
+                "rules": RULES,
+                "versions": versions(),
+            },
+            "regions": regions,
+            "metric_per_case": _list_cases(rows, pairs),
+        }
+        _write_results(summary, rows, out, made_in)
+        progress_file.unlink(missing_ok=True)
     print_table(regions)
     print(f"{len(pairs)} cases. Written: {out / SUMMARY} and {out / PER_CASE}")
 
@@ -82,9 +89,8 @@ def _list_cases(rows: pandas.DataFrame, pairs: Mapping[str, Pair]) -> list[dict[
     ]
 
 
-def _write_results(summary: Mapping[str, Any], rows: pandas.DataFrame, out: Path) -> None:
+def _write_results(summary: Mapping[str, Any], rows: pandas.DataFrame, out: Path, made_in: Path) -> None:
     """Both files, or none of them."""
-    out.mkdir(parents=True, exist_ok=True)
-    with whole_file(out / SUMMARY) as summary_file, whole_file(out / PER_CASE) as table_file:
+    with whole_file(out / SUMMARY, made_in) as summary_file, whole_file(out / PER_CASE, made_in) as table_file:
         summary_file.write_text(to_json(summary, indent=4), encoding="utf-8")
         rows.to_csv(table_file, index=False, errors="backslashreplace")  # names that are no text

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.lock import locked
 
 
 @contextmanager
@@ -15,7 +16,8 @@ def whole_file(file: Path, made_in: Path | None = None) -> Iterator[Path]:
 
     Args:
         file: its folder must exist.
-        made_in: folder of the name, on the same file system; that of the file if not given.
+        made_in: folder of the name, on the same file system, such as a lock's, which is cleared of what a killed run
+            left; that of the file if not given.
     """
     unfinished = (made_in or file.parent) / f".{os.getpid()}.{file.name}"
     unfinished.unlink(missing_ok=True)
@@ -31,12 +33,15 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, beside `folder`; it becomes `folder` when all went well, and is gone otherwise.
 
     Args:
-        folder: new or empty (check_new_folder); missing parents are made.
+        folder: new or empty; missing parents are made.
+
+    Raises:
+        UserError: there is something in it, or another process is making it.
     """
     folder = folder.resolve()  # a link to an empty folder stays one
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-        unfinished = Path(beside, folder.name)
+    with locked(folder) as made_in:
+        check_new_folder(folder)  # now that no other run can fill it
+        unfinished = made_in / folder.name
         unfinished.mkdir()
         yield unfinished
         unfinished.replace(folder)

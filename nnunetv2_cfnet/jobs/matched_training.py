@@ -12,11 +12,13 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.json_files import read_json_object
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import check_num_processes
 from nnunetv2_cfnet.host import dataset_name, find_trainer, nnunet_folder
 from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
@@ -30,6 +32,7 @@ DEFAULT_MODELS = (
     "nnUNetTrainer__nnUNetPlans",
     "nnUNetTrainer__nnUNetResEncUNetMPlans",
 )
+COMPARISON = "comparison"  # folder of the report
 NUM_EPOCHS = 1000  # of nnUNetTrainer and nnUNetTrainerCFNet
 CASCADE = "3d_cascade_fullres"  # trains on what another configuration predicts
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")  # what planners plan, but for the cascade
@@ -81,7 +84,7 @@ def benchmark(
     if not (raw / "dataset.json").is_file():
         raise UserError(f"{raw / 'dataset.json'} is not there: the benchmark starts from the raw dataset.")
     out = out.expanduser().resolve()
-    check_report_place(out / "comparison")
+    check_report_place(out / COMPARISON)
     check_num_processes(num_processes)
 
     def run(step: Step, **variables: str) -> None:
@@ -91,32 +94,34 @@ def benchmark(
             (out / "logs").mkdir(parents=True, exist_ok=True)
             run_step(step, {**os.environ, **variables}, out / "logs")
 
-    _prepare(dataset_id, configuration, models, raw, preprocessed, run)
-    results = [out / f"replicate_{replicate}" for replicate in range(replicates)]
-    for folder in results:
-        print(f"\nexport nnUNet_results={shlex.quote(str(folder))}")
-        if not dry_run:
-            folder.mkdir(parents=True, exist_ok=True)
-        for model, fold in product(models, folds):
+    # the comparison is what all of it is for
+    with nullcontext() if dry_run else locked(out / COMPARISON):
+        _prepare(dataset_id, configuration, models, raw, preprocessed, run)
+        results = [out / f"replicate_{replicate}" for replicate in range(replicates)]
+        for folder in results:
+            print(f"\nexport nnUNet_results={shlex.quote(str(folder))}")
             if not dry_run:
-                drop_torn_checkpoints(_fold_folder(folder / dataset, model, configuration, fold))
-            step = _training(dataset_id, configuration, model, fold, folder / dataset, device, num_epochs)
-            if step.product.exists():
-                print(f"# {folder.name}, {model}, fold {fold} is done already")
-            else:
-                run(step, nnUNet_results=str(folder))
-    if dry_run:
-        print(f"# and, over all replicates, the comparison of {', '.join(models)} in {out / 'comparison'}")
-        return
-    compare_models(
-        dataset_id,
-        configuration,
-        models,
-        folds=folds,
-        out=out / "comparison",
-        num_processes=num_processes,
-        results=results,
-    )
+                folder.mkdir(parents=True, exist_ok=True)
+            for model, fold in product(models, folds):
+                if not dry_run:
+                    drop_torn_checkpoints(_fold_folder(folder / dataset, model, configuration, fold))
+                step = _training(dataset_id, configuration, model, fold, folder / dataset, device, num_epochs)
+                if step.product.exists():
+                    print(f"# {folder.name}, {model}, fold {fold} is done already")
+                else:
+                    run(step, nnUNet_results=str(folder))
+        if dry_run:
+            print(f"# and, over all replicates, the comparison of {', '.join(models)} in {out / COMPARISON}")
+            return
+        compare_models(
+            dataset_id,
+            configuration,
+            models,
+            folds=folds,
+            out=out / COMPARISON,
+            num_processes=num_processes,
+            results=results,
+        )
 
 
 def _models(trainers: Sequence[str], num_epochs: int | None) -> list[str]:

@@ -23,13 +23,14 @@ from nnunetv2_cfnet.evaluation.cross_validation import cross_validation
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
 from nnunetv2_cfnet.evaluation.summary import versions
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.whole import check_place
 from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.model_cost import Logs, measure_cost, read_logs
 from nnunetv2_cfnet.report.statistics import brats_ranks, paired_tests
-from nnunetv2_cfnet.report.write import check_report_place, write_report
+from nnunetv2_cfnet.report.write import JSON, check_report_place, write_report
 
 PROGRESS = ".cfnet_compare.jsonl"
 
@@ -101,20 +102,22 @@ def compare_models(
             f"Each model was trained {len(results)} times. In tests and plots, the metrics of a case are means over "
             "these trainings; pictures are those of the first."
         )
-    evaluated = _evaluate(contenders, labelling, dataset_json, out, num_processes)
-    models = [
-        _with_cost(model, contender.folders[0], configuration, logs[model.name])
-        for model, contender in zip(evaluated, contenders, strict=True)
-    ]
-    _report(
-        f"{dataset}, {configuration}",
-        contenders,
-        models,
-        labelling,
-        images=_training_images(dataset, dataset_json),
-        notes=notes,
-        out=out,
-    )
+    with locked(out / JSON) as made_in:
+        evaluated = _evaluate(contenders, labelling, dataset_json, out, num_processes)
+        models = [
+            _with_cost(model, contender.folders[0], configuration, logs[model.name])
+            for model, contender in zip(evaluated, contenders, strict=True)
+        ]
+        _report(
+            f"{dataset}, {configuration}",
+            contenders,
+            models,
+            labelling,
+            images=_training_images(dataset, dataset_json),
+            notes=notes,
+            out=out,
+            made_in=made_in,
+        )
 
 
 def compare_predictions(
@@ -144,16 +147,18 @@ def compare_predictions(
     contenders = [
         Contender(name, [pair_files(labels, folder, dataset_json["file_ending"])]) for name, folder in predictions
     ]
-    models = _evaluate(contenders, labelling, dataset_json, out, num_processes)
-    _report(
-        f"Predictions of {labels.resolve()}",
-        contenders,
-        models,
-        labelling,
-        images=_images_beside(labels, contenders[0].pairs[0], dataset_json),
-        notes=[],
-        out=out,
-    )
+    with locked(out / JSON) as made_in:
+        models = _evaluate(contenders, labelling, dataset_json, out, num_processes)
+        _report(
+            f"Predictions of {labels.resolve()}",
+            contenders,
+            models,
+            labelling,
+            images=_images_beside(labels, contenders[0].pairs[0], dataset_json),
+            notes=[],
+            out=out,
+            made_in=made_in,
+        )
 
 
 def _check(names: Sequence[str], usage: str, out: Path) -> None:
@@ -268,6 +273,7 @@ def _report(
     images: Mapping[str, Mapping[str, Path]],
     notes: Sequence[str],
     out: Path,
+    made_in: Path,
 ) -> None:
     """Compare the models' rows, write the report and say where it is."""
     references = {case: pair.reference for case, pair in contenders[0].pairs[0].items()}
@@ -282,7 +288,7 @@ def _report(
         notes=notes,
         provenance={"command": shlex.join(["nnunetv2_cfnet", *sys.argv[1:]]), **versions()},
     )
-    write_report(comparison, out)
+    write_report(comparison, out, made_in)
     (out / PROGRESS).unlink(missing_ok=True)
     print(f"{len(references)} cases, {len(models)} models. Written: {out / 'report.html'}, compare.md, compare.json")
 

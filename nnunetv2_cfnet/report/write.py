@@ -66,10 +66,15 @@ class Section:
     pictures: Sequence[Picture] = ()
 
 
-def write_report(comparison: Comparison, out: Path) -> None:
+def write_report(comparison: Comparison, out: Path, made_in: Path | None = None) -> None:
     """Write compare.json, compare.md, report.html and figures/*.png into a folder.
 
     An earlier report there is replaced, with the figures that it alone had; other files stay.
+
+    Args:
+        comparison: what the report is on.
+        out: the folder; missing parents are made.
+        made_in: where its files are written (whole_file).
 
     Raises:
         UserError: the folder, or a file of it, is something else.
@@ -89,7 +94,7 @@ def write_report(comparison: Comparison, out: Path) -> None:
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     with ExitStack() as unfinished:
         for name, content in contents.items():
-            unfinished.enter_context(whole_file(out / name)).write_bytes(content)
+            unfinished.enter_context(whole_file(out / name, made_in)).write_bytes(content)
     for name in former - {picture.name for picture in pictures}:
         (out / FIGURES / f"{name}.png").unlink(missing_ok=True)
 

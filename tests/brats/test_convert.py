@@ -26,6 +26,7 @@ from nnunetv2_cfnet.brats.editions import CHANNELS, EDITIONS
 from nnunetv2_cfnet.brats.findings import Kind
 from nnunetv2_cfnet.brats.sources import find_cases
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.lock import locked
 
 OPEN_MS = Path(__file__).parents[1] / "data" / "open_ms"
 
@@ -54,6 +55,28 @@ def refusal(source: Path, **options) -> str:
     with pytest.raises(UserError) as refused:
         convert_brats(source, 7, **options)
     return str(refused.value)
+
+
+def test_a_second_conversion_to_one_dataset_is_refused_and_touches_nothing(raw, write_release):
+    release = write_release("2021", num_cases=1)
+    dataset = raw / "Dataset007_BraTS2021"
+    with locked(dataset):
+        unfinished = raw / ".Dataset007_BraTS2021.unfinished"
+        (unfinished / "imagesTr").mkdir(parents=True)  # of the first
+        assert refusal(release).startswith(f"{dataset} is being written by process {os.getpid()} on ")
+        assert (unfinished / "imagesTr").is_dir()
+        convert_brats(release, 7, dry_run=True)
+
+
+def test_a_dataset_that_was_made_meanwhile_is_not_replaced(raw, write_release, monkeypatch):
+    dataset = raw / "Dataset007_BraTS2021"
+
+    def finished_by_another_run(target: Path):
+        target.mkdir()
+        return locked(target)
+
+    monkeypatch.setattr(convert, "locked", finished_by_another_run)
+    assert refusal(write_release("2021", num_cases=1)).startswith(f"{dataset} exists already")
 
 
 # What is written

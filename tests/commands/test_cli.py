@@ -1,7 +1,9 @@
 """The console script: help, version, exit codes, and errors without a traceback."""
 
 import io
+import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +18,7 @@ import pytest
 from nnunetv2_cfnet import __version__, cli
 from nnunetv2_cfnet.commands import demo
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.whole import whole_folder
 
 COSTLY = ("torch", "nnunetv2", "pandas", "scipy", "SimpleITK")
 
@@ -157,3 +160,36 @@ def test_a_name_that_the_terminal_can_not_show_is_printed_escaped(monkeypatch):
 def test_a_threshold_that_is_no_number_says_what_to_give(capsys, threshold):
     assert exit_code_of("export_brats", "predictions", "-o", "out", "--et-threshold", threshold) == 2
     assert f"argument --et-threshold: {threshold!r}: give a number of voxels, or auto\n" in capsys.readouterr().err
+
+
+def test_forked_processes_end_at_sigterm_as_ever(monkeypatch):
+    """nnU-Net's pools end theirs so. One that is only just forked would lose a signal that we handle, and never end."""
+    seen = []
+
+    def run(options):
+        reading, writing = os.pipe()
+        if (child := os.fork()) == 0:
+            os.write(writing, b"default" if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else b"ours")
+            os._exit(0)
+        os.waitpid(child, 0)
+        seen.extend([os.read(reading, 10), signal.getsignal(signal.SIGTERM) is signal.SIG_DFL])
+        return 0
+
+    monkeypatch.setattr(import_module("nnunetv2_cfnet.commands.doctor"), "run", run)
+    assert cli.main(["doctor"]) == 0
+    assert seen == [b"default", False]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_leaves_nothing_half_done(monkeypatch, tmp_path, capsys, number):
+    def run(options):
+        with whole_folder(tmp_path / "model") as folder:
+            (folder / "checkpoint_final.pth").touch()
+            os.kill(os.getpid(), number)
+        return 0
+
+    monkeypatch.setattr(import_module("nnunetv2_cfnet.commands.doctor"), "run", run)
+    assert cli.main(["doctor"]) == 128 + number
+    assert capsys.readouterr().err == "nnunetv2_cfnet doctor: interrupted\n"
+    assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from PIL import Image
 
 from nnunetv2_cfnet.demo import demo
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.jobs import steps
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -186,6 +187,28 @@ def test_steps_after_a_redone_one_are_redone(nnunet, tmp_path):
     demo.run_demo(tmp_path / "out", "cpu")
     assert nnunet.names() == ALL_STEPS[2:]
     assert "--c" not in nnunet.commands[0]
+
+
+def test_changed_data_are_trained_on_anew(nnunet, tmp_path):
+    demo.run_demo(tmp_path / "out", "cpu")
+    image = demo.Workplace(tmp_path / "out").raw / "imagesTr" / "phantom_tr_000_0000.nii.gz"
+    status = image.stat()
+    changed = bytearray(image.read_bytes())
+    changed[4] ^= 1  # gzip's time
+    image.write_bytes(changed)
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    nnunet.commands.clear()
+    demo.run_demo(tmp_path / "out", "cpu")
+    assert nnunet.names() == ALL_STEPS
+    assert not [command for command in nnunet.commands if "--c" in command]  # from what older data left
+
+
+def test_a_second_demo_in_one_folder_is_refused(nnunet, tmp_path):
+    out = tmp_path / "out"
+    with locked(out / "demo.png"), pytest.raises(UserError, match=r"out/demo\.png is being written by process"):
+        demo.run_demo(out, "cpu")
+    assert nnunet.commands == []
+    demo.run_demo(out, "cpu")
 
 
 def test_a_failing_command_is_shown_with_its_log(nnunet, tmp_path):

@@ -19,10 +19,11 @@ from skimage.io import imsave
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.evaluation import cases
 from nnunetv2_cfnet.evaluation.cases import Pair, evaluate_pairs
-from nnunetv2_cfnet.evaluation.evaluate import PROGRESS, evaluate
+from nnunetv2_cfnet.evaluation.evaluate import PROGRESS, SUMMARY, evaluate
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
 from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
 from nnunetv2_cfnet.evaluation.summary import summarise
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import workers
 
 SHAPE = (5, 6, 7)
@@ -314,6 +315,15 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, tmp_path, mon
     assert "2 of 3 cases are taken over from an interrupted run." in capsys.readouterr().out
     assert summary == expected
     assert sorted(path.name for path in out.iterdir()) == RESULTS
+
+
+def test_a_second_evaluation_into_one_folder_is_refused(folders, tmp_path):
+    with (
+        locked(tmp_path / "out" / SUMMARY),
+        pytest.raises(UserError, match=r"out/cfnet_summary\.json is being written by process"),
+    ):
+        run(folders, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 class Resumed(NamedTuple):

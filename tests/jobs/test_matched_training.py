@@ -8,6 +8,7 @@ import torch
 
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.demo.phantom import write_dataset
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.jobs import matched_training as module
 from nnunetv2_cfnet.jobs import steps
 
@@ -128,6 +129,14 @@ def test_a_stopped_benchmark_goes_on(nnunet, tmp_path, capsys):
     run(tmp_path, *flags)
     assert nnunet.commands == [f"nnUNetv2_train 1 3d_fullres 0 -tr {UNET} -p nnUNetPlans -device cpu --c"]
     assert f"replicate_0, {CFNET}__nnUNetPlans, fold 0 is done already" in capsys.readouterr().out
+
+
+def test_a_second_benchmark_in_one_folder_is_refused_and_trains_nothing(nnunet, tmp_path, capsys):
+    with locked(tmp_path / "out" / "comparison"):
+        run(tmp_path, "--epochs", 5, code=2)
+        run(tmp_path, "--epochs", 5, "--dry-run")
+    assert "out/comparison is being written by process" in capsys.readouterr().err
+    assert nnunet.commands == []
 
 
 def test_a_dry_run_prints_the_commands_and_does_nothing(nnunet, tmp_path, capsys):

@@ -10,6 +10,7 @@ import torch
 from images import write_image
 
 from nnunetv2_cfnet import cli
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.report import collect, statistics
 from nnunetv2_cfnet.report.comparison import Comparison, Cost, PairedTest
 from nnunetv2_cfnet.report.tables import summary_of
@@ -221,6 +222,14 @@ def test_an_interrupted_comparison_goes_on(comparisons, monkeypatch, capsys):
     assert not comparisons
     run(*trained())
     assert "20 of 20 cases of 2 models are taken over from an interrupted run." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [trained(), GIVEN], ids=["trained", "given"])
+def test_a_second_comparison_into_one_folder_is_refused(nnunet, capsys, flags):
+    with locked(nnunet / "cfnet_comparison" / "compare.json"):
+        run(*flags, code=2)
+    assert "cfnet_comparison/compare.json is being written by process" in capsys.readouterr().err
+    assert not (nnunet / "cfnet_comparison").exists()
 
 
 def fold_1(model: str) -> Path:

@@ -1,0 +1,67 @@
+"""One run at a time on what it writes: a lock, and a place for what is unfinished.
+
+The lock is flock's, by filelock: the kernel gives it up when the process ends, however it ends, so that a dead holder's
+lock is simply free, without a guess from its process ID whether it still lives. Such a guess is all that filelock's
+SoftFileLock has, and no help where the holder was on another host. FileLock falls back to it where a file system has no
+flock. Who holds a lock is noted beside it, for messages alone.
+"""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from nnunetv2_cfnet.errors import UserError
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[Path]:
+    """Keep others from writing a target, and yield an empty folder on its file system to make it in.
+
+    Lock and folder are hidden beside the target, and gone at the end. What a killed run left in the folder is removed.
+
+    Args:
+        target: a file or a folder, there or not; missing parents are made, and removed if they stay empty.
+
+    Raises:
+        UserError: another process is at it.
+    """
+    target = target.resolve()
+    missing_parents = [parent for parent in target.parents if not parent.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock_file, work = (target.with_name(f".{target.name}.{what}") for what in ("lock", "work"))
+    holder, unfinished = work / "holder", work / "unfinished"
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{target} is being written by {_read(holder)}: wait until that has ended, or write elsewhere."
+        ) from None
+    try:
+        if work.exists():
+            shutil.rmtree(work)
+        unfinished.mkdir(parents=True)
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield unfinished
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        # While the lock is held: whoever opened the file before finds, with the lock, that it has no name any more.
+        # Windows removes no open file; there filelock does it.
+        with suppress(PermissionError):
+            lock_file.unlink(missing_ok=True)
+        lock.release()
+        for parent in missing_parents:
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _read(holder: Path) -> str:
+    try:
+        return holder.read_text() or "another process"
+    except OSError:  # not written yet
+        return "another process"
