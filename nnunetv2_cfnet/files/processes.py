@@ -92,10 +92,10 @@ def _why_broken(exit_codes: set[int | None], started: bool, doing: str) -> str:
         )
     ends = " and ".join(signal.Signals(-code).name if code < 0 else f"exit code {code}" for code in sorted(codes))
     if not started:
-        return f"A process for {doing} could not start ({ends}; what it said is above): see what nnunetv2_cfnet doctor says."
+        return f"A process for {doing} could not start ({ends}; what it said is above): run nnunetv2_cfnet doctor."
     return (
-        f"A process crashed while {doing} ({ends}; what it said is above): the same command with -np 1 goes on, and stops "
-        "at the case that does it."
+        f"A process crashed while {doing} ({ends}; what it said is above): the same command with -np 1 goes on, and "
+        "stops at the case that does it."
     )
 
 
