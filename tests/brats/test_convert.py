@@ -25,6 +25,7 @@ from nnunetv2_cfnet.brats.convert import convert_brats
 from nnunetv2_cfnet.brats.editions import CHANNELS, EDITIONS
 from nnunetv2_cfnet.brats.findings import Kind
 from nnunetv2_cfnet.brats.sources import find_cases
+from nnunetv2_cfnet.brats.target import Target
 from nnunetv2_cfnet.errors import UserError
 
 OPEN_MS = Path(__file__).parents[1] / "data" / "open_ms"
@@ -235,7 +236,10 @@ def test_all_findings_are_in_one_table_and_bad_cases_stop_it(raw, write_release,
         ["-", "warning", "unclaimed"],
     ]
     assert table == rows
-    assert [path.name for path in raw.iterdir()] == ["Dataset007_BraTS2021_findings.csv"]
+    # nothing of a dataset, and what was found, for the next run
+    unfinished = raw / ".Dataset007_BraTS2021.unfinished"
+    assert sorted(raw.iterdir()) == [unfinished, raw / "Dataset007_BraTS2021_findings.csv"]
+    assert {path.parent.name for path in unfinished.rglob("*") if path.is_file()} == {"checked"}
     with (raw / "Dataset007_BraTS2021_findings.csv").open(newline="") as file:
         lines = list(csv.reader(file))
     assert [line[:3] for line in lines] == rows
@@ -429,7 +433,7 @@ def test_a_killed_conversion_goes_on_where_it_was_and_leaves_no_worker(raw, writ
     written = {path.name: path.stat().st_mtime_ns for path in unfinished.rglob("*.nii.gz")}
     assert len(written) >= 10
     # what a file being written leaves
-    (unfinished / ".in_work" / ".1.BraTS20_Training_003_0000.nii.gz").write_bytes(b"torn")
+    (unfinished / "in_work" / ".1.BraTS20_Training_003_0000.nii.gz").write_bytes(b"torn")
 
     convert_brats(release, 7, num_processes=1)
     dataset = raw / "Dataset007_BraTS2020"
@@ -464,8 +468,8 @@ def test_ctrl_c_keeps_what_is_done_and_shows_no_traceback(raw, write_release, tm
 
 def test_another_conversion_starts_anew_and_says_so(raw, write_release, capsys, monkeypatch):
     release = write_release()
-    finish = convert._finish
-    monkeypatch.setattr(convert, "_finish", lambda target: None)
+    finish = Target.finish
+    monkeypatch.setattr(Target, "finish", lambda *_: None)
     convert_brats(release, 7)
     (label,) = raw.glob(".Dataset007_BraTS2021.unfinished/labelsTr/*0.nii.gz")
     before = label.stat().st_mtime_ns
@@ -476,12 +480,13 @@ def test_another_conversion_starts_anew_and_says_so(raw, write_release, capsys, 
     assert label.stat().st_mtime_ns == before
 
     convert_brats(release, 7, symlink=True)
-    anew = f"{label.parents[1]} is left of a run with other files, edition or options: starting anew."
+    anew = f"{label.parents[1]} is of a run with other files, edition or options: starting anew."
     assert anew in capsys.readouterr().out
     assert label.stat().st_mtime_ns != before
 
-    (release / "BraTS2021_00000" / "BraTS2021_00000_t1.nii.gz").touch()
-    monkeypatch.setattr(convert, "_finish", finish)
+    changed = release / "BraTS2021_00000" / "BraTS2021_00000_t1.nii.gz"
+    change(changed, lambda array: array + (array > 0))
+    monkeypatch.setattr(Target, "finish", finish)
     convert_brats(release, 7, symlink=True)
     assert anew in capsys.readouterr().out
 
