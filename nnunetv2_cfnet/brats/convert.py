@@ -29,7 +29,7 @@ from nnunetv2_cfnet.brats.splits import make_splits
 from nnunetv2_cfnet.brats.target import Target
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel
-from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, reason, write_volume
+from nnunetv2_cfnet.files.volumes import Geometry, name_for_itk, read_geometry, reason, write_volume
 from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.host import nnunet_folder
 
@@ -83,7 +83,7 @@ def convert_brats(
 
     target.restore()
     _check_replaceable(target, source, overwrite)
-    needed_bytes = _needed_bytes(source.cases, symlink)
+    needed_bytes = _needed_bytes(source, symlink)
     target.check_place(needed_bytes)
     with target.kept(needed_bytes):
         check = partial(check_case, edition=source.edition, folder=target.checked, in_work=target.in_work)
@@ -149,9 +149,10 @@ def _check_replaceable(target: Target, source: Source, overwrite: bool) -> None:
         raise UserError(f"{source.folder} lies in {target.folder}, which would be replaced: choose another -d.")
 
 
-def _needed_bytes(cases: Sequence[SourceCase], symlink: bool) -> int:
+def _needed_bytes(source: Source, symlink: bool) -> int:
     """About as many as the files of the dataset will take, not more."""
-    files = {paths[0]: content for case in cases for content, paths in case.files.items() if paths}
+    symlink = symlink and not source.edition.volumes
+    files = {paths[0]: content for case in source.cases for content, paths in case.files.items() if paths}
     linked = {path for path, content in files.items() if symlink and content != SEGMENTATION and _is_packed(path)}
     return round(sum(path.stat().st_size * (1 if _is_packed(path) else COMPRESSED) for path in files.keys() - linked))
 
@@ -280,7 +281,7 @@ def _take_image(path: Path, geometry: Geometry, target: Path, symlink: bool) -> 
 
 def _read(path: Path) -> SimpleITK.Image:
     try:
-        return SimpleITK.ReadImage(str(path))
+        return SimpleITK.ReadImage(name_for_itk(path))
     except RuntimeError as error:
         raise OSError(f"{path} can't be read any more ({reason(error)})") from error
 

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Iterable
 from functools import partial
 from itertools import permutations, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -242,6 +244,17 @@ def test_the_zip_holds_all_files_and_nothing_else(tmp_path):
         assert archive.namelist() == ["BraTS2021_00001.nii.gz", "BraTS2021_00002.nii.gz"]
         for name in archive.namelist():
             assert archive.read(name) == (tmp_path / "out" / name).read_bytes()
+
+
+def test_a_full_disk_is_found_before_predictions_are_read(tmp_path, monkeypatch):
+    predictions = write_predictions(tmp_path / "predictions", {"BraTS20_Validation_001": with_enhancing(2)}, BY_NAME)
+    (predictions / "BraTS20_Validation_001.nii.gz").write_bytes(bytes(10_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=19_000_000))
+    message = refuse(tmp_path, zip_archive=True)
+    assert message == (
+        f"{tmp_path / 'out'} needs about 0.02 GB, and 0.019 GB are free: make room, then the same command goes on."
+    )
+    assert "can't be read" in refuse(tmp_path)
 
 
 def test_an_interrupted_export_leaves_nothing_behind(tmp_path, monkeypatch):
