@@ -24,6 +24,7 @@ from nnunetv2_cfnet.files.volumes import (
     count_non_finite,
     geometry_of,
     listing,
+    name_for_itk,
     reason,
     shared_geometry,
 )
@@ -179,7 +180,7 @@ def _read(path: Path, contents: list[str], edition: Edition) -> tuple[dict[str, 
     """The volumes of a file, none if it is of no use."""
     try:
         num_non_finite = count_non_finite(path)
-        image = SimpleITK.ReadImage(str(path))
+        image = SimpleITK.ReadImage(name_for_itk(path))
     except BROKEN as error:
         return {}, [(Kind.UNREADABLE, f"{path} can't be read ({reason(error)}). Fetch it anew.")]
     size = image.GetSize()

@@ -1,8 +1,7 @@
 """`nnunetv2_cfnet convert_brats`: a BraTS release -> a raw dataset of nnU-Net.
 
-Cases are found (sources.py), all checked (checks.py), and only then converted, in `.DatasetXXX_NAME.unfinished` beside
-the dataset's folder, whose leading dot hides it from nnU-Net. It gets its name when it is complete. Every file is
-written elsewhere and moved to where it belongs, so that every file there is whole and an interrupted run can go on.
+Cases are found (sources.py), all checked (checks.py), and only then converted, in a folder beside the dataset's, where
+an interrupted run goes on (target.py): it keeps what was found in a case (records.py), and every file that is whole.
 
 Worker processes import this module: nothing here imports torch, and nnunetv2 only in functions of the main process.
 """
@@ -13,44 +12,31 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import SimpleITK
 
-from nnunetv2_cfnet.brats.checks import check_source, inspect_case
+from nnunetv2_cfnet import __version__
+from nnunetv2_cfnet.brats.checks import Inspection, check_source, inspect_case
 from nnunetv2_cfnet.brats.editions import AUTO, CHANNELS, TISSUES, Edition
 from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
+from nnunetv2_cfnet.brats.records import check_case
 from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase, find_cases
 from nnunetv2_cfnet.brats.splits import make_splits
+from nnunetv2_cfnet.brats.target import Target
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel
-from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, reason, write_volume
+from nnunetv2_cfnet.files.volumes import Geometry, name_for_itk, read_geometry, reason, write_volume
 from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.host import nnunet_folder
 
 FILE_ENDING = ".nii.gz"
-RECORD = "conversion.json"  # of an unfinished folder: what is converted, and how
 SPLITS = "splits_final.json"
-IN_WORK = ".in_work"  # of an unfinished folder: files that are being written
-
-
-class Target:
-    """The dataset's folder, and what lies beside it.
-
-    replaced: where the folder of an earlier conversion waits until the new one has its place.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.unfinished = folder.with_name(f".{folder.name}.unfinished")
-        self.replaced = folder.with_name(f".{folder.name}.replaced")
-        self.findings = folder.with_name(f"{folder.name}_findings.csv")
+COMPRESSED = 0.1  # of a plain file's size, at the least; BraTS's come to 0.12 and more
 
 
 def convert_brats(
@@ -80,70 +66,52 @@ def convert_brats(
         fix_headers: where only headers differ, write the one that most files of the case have.
 
     Raises:
-        UserError: something that the user can mend; before anything but the table of findings is written, unless a
-            process was killed.
+        UserError: something that the user can mend; before anything but the table of findings, and what is kept of the
+            checks, is written, unless a process was killed.
     """
     check_num_processes(num_processes)
     raw = nnunet_folder("nnUNet_raw").absolute()
     source = find_cases(source_folder.expanduser().resolve(), edition)
-    target = _choose_target(raw, dataset_id, name or f"BraTS{source.edition.name.upper()}", source, overwrite)
+    target = _choose_target(raw, dataset_id, name or f"BraTS{source.edition.name.upper()}")
     _print_source(source, decided=edition == AUTO)
-    with nullcontext() if dry_run else locked(target.folder):
-        _check_free(target, overwrite)  # now that no other run can make it
-        _check_and_convert(
-            source,
-            target,
-            dataset_id,
-            num_processes=num_processes,
-            symlink=symlink,
-            dry_run=dry_run,
-            skip_bad=skip_bad,
-            fix_headers=fix_headers,
-        )
-
-
-def _check_and_convert(
-    source: Source,
-    target: Target,
-    dataset_id: int,
-    *,
-    num_processes: int,
-    symlink: bool,
-    dry_run: bool,
-    skip_bad: bool,
-    fix_headers: bool,
-) -> None:
-    inspect = partial(inspect_case, edition=source.edition)
-    inspections = in_parallel(inspect, source.cases, num_processes, "checking")
-    findings = [finding for inspection in inspections for finding in inspection.findings]
-    findings += check_source(source, inspections)
-    if fix_headers:
-        findings = [f._replace(severity=Severity.REPAIRED) if f.kind is Kind.HEADER else f for f in findings]
-    _report_findings(findings, None if dry_run else target.findings)
-    cases = _good_cases(source, findings, skip_bad)
     if dry_run:
-        print(f"{target.folder} would get {_count(cases)}. Nothing was written.")
+        _check_replaceable(target, source, overwrite)
+        inspect = partial(inspect_case, edition=source.edition)
+        inspections = in_parallel(inspect, source.cases, num_processes, "checking")
+        findings = _find(source, inspections, fix_headers)
+        print(f"{target.folder} would get {_count(_good_cases(source, findings, skip_bad))}. Nothing was written.")
         return
 
-    record = {
-        "source": str(source.folder),
-        "edition": source.edition.name,
-        "symlink": symlink,
-        "skip_bad": skip_bad,
-        "fix_headers": fix_headers,
-        "files": [_describe_file(path) for case in cases for paths in case.files.values() for path in paths],
-    }
-    _open_unfinished(target.unfinished, record)
-    convert = partial(convert_case, edition=source.edition, folder=target.unfinished, symlink=symlink)
-    try:
-        in_parallel(convert, cases, num_processes, "converting")
-    except KeyboardInterrupt:
-        print(f"{target.unfinished} is kept: the same command goes on there.", file=sys.stderr)
-        raise
-    training = [case for case in cases if case.is_training]
-    splits = make_splits(training)
-    _write_descriptions(target, source.edition, cases, splits)
-    _finish(target)
+    needed_bytes = _needed_bytes(source, symlink)
+    target.check_place(needed_bytes)
+    with locked(target.folder):
+        target.restore()
+        _check_replaceable(target, source, overwrite)
+        with target.kept(needed_bytes):
+            check = partial(check_case, edition=source.edition, folder=target.checked, in_work=target.in_work)
+            checked = in_parallel(check, source.cases, num_processes, "checking")
+            findings = _find(source, [case.inspection for case in checked], fix_headers)
+            _write_findings(findings, target)
+            cases = _good_cases(source, findings, skip_bad)
+
+            digests = {case.name: digest for case, (_, digest) in zip(source.cases, checked, strict=True)}
+            target.begin(
+                {
+                    "version": __version__,
+                    "edition": source.edition.name,
+                    "symlink": symlink,
+                    "cases": {case.name: digests[case.name] for case in cases},
+                }
+            )
+            for part in ("imagesTr", "labelsTr"):  # which nnU-Net looks for in every dataset
+                (target.unfinished / part).mkdir(exist_ok=True)
+            convert = partial(convert_case, edition=source.edition, folder=target.unfinished, in_work=target.in_work)
+            in_parallel(partial(convert, symlink=symlink), cases, num_processes, "converting")
+            training = [case for case in cases if case.is_training]
+            splits = make_splits(training)
+            _write_descriptions(target, source.edition, cases, splits)
+            volumes = [path for case in cases for path in (*images_of(case).values(), *labels_of(case))]
+            target.finish({"dataset.json", *([SPLITS] if splits else []), *volumes})
     print(f"{target.folder} has {_count(cases)}.")
     if training:
         print(
@@ -155,8 +123,8 @@ def _check_and_convert(
 # Before the conversion
 
 
-def _choose_target(raw: Path, dataset_id: int, name: str, source: Source, overwrite: bool) -> Target:
-    """The dataset's folder, if it may be written."""
+def _choose_target(raw: Path, dataset_id: int, name: str) -> Target:
+    """The dataset's folder, if nnU-Net takes its name."""
     from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
     if not 1 <= dataset_id <= 999:
@@ -170,17 +138,29 @@ def _choose_target(raw: Path, dataset_id: int, name: str, source: Source, overwr
             f"nnU-Net has a dataset with ID {dataset_id} already, {', '.join(others)}: choose another -d, or "
             f"--name {others[0].partition('_')[2]} for that one."
         )
-    _check_free(target, overwrite)
-    if target.folder.resolve() in (source.folder, *source.folder.parents):
-        raise UserError(f"{source.folder} lies in {target.folder}, which would be replaced: choose another -d.")
     return target
 
 
-def _check_free(target: Target, overwrite: bool) -> None:
+def _check_replaceable(target: Target, source: Source, overwrite: bool) -> None:
+    """A UserError if something is lost with a folder that is there."""
     if target.folder.exists() and not overwrite:
         raise UserError(
             f"{target.folder} exists already: replace it with --overwrite, or choose another -d and --name."
         )
+    if target.folder.resolve() in (source.folder, *source.folder.parents):
+        raise UserError(f"{source.folder} lies in {target.folder}, which would be replaced: choose another -d.")
+
+
+def _needed_bytes(source: Source, symlink: bool) -> int:
+    """About as many as the files of the dataset will take, not more."""
+    symlink = symlink and not source.edition.volumes
+    files = {paths[0]: content for case in source.cases for content, paths in case.files.items() if paths}
+    linked = {path for path, content in files.items() if symlink and content != SEGMENTATION and _is_packed(path)}
+    return round(sum(path.stat().st_size * (1 if _is_packed(path) else COMPRESSED) for path in files.keys() - linked))
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.endswith(FILE_ENDING)
 
 
 def _print_source(source: Source, decided: bool) -> None:
@@ -195,17 +175,31 @@ def _count(cases: Sequence[SourceCase]) -> str:
     return f"{num_training} with segmentation (imagesTr, labelsTr), {len(cases) - num_training} without (imagesTs)"
 
 
-def _report_findings(findings: Sequence[Finding], path: Path | None) -> None:
-    """Print them as a table, and write it as CSV where there is a path."""
-    rows = [Finding._fields, *((f.case, f.severity.value, f.kind.value, f.message) for f in findings)]
+def _find(source: Source, inspections: Sequence[Inspection], fix_headers: bool) -> list[Finding]:
+    """All that was found, printed as a table."""
+    findings = [finding for inspection in inspections for finding in inspection.findings]
+    findings += check_source(source, inspections)
+    if fix_headers:
+        findings = [f._replace(severity=Severity.REPAIRED) if f.kind is Kind.HEADER else f for f in findings]
+    rows = _rows(findings)
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows if findings else ():
         print(*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1], sep="  ", flush=True)
     if not findings:
         print("Nothing was found wrong with any case.")
-    if path:
-        with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
+    return findings
+
+
+def _rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
+    return [Finding._fields, *((f.case, f.severity.value, f.kind.value, f.message) for f in findings)]
+
+
+def _write_findings(findings: Sequence[Finding], target: Target) -> None:
+    with (
+        whole_file(target.findings, made_in=target.in_work) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        csv.writer(file).writerows(_rows(findings))
 
 
 def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> list[SourceCase]:
@@ -235,55 +229,40 @@ def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> 
 # The conversion
 
 
-def _describe_file(path: Path) -> list[str | int]:
-    """What differs when a file of the source was changed."""
-    status = path.stat()
-    return [str(path), status.st_size, status.st_mtime_ns]
+def images_of(case: SourceCase) -> dict[str, str]:
+    """Each channel's file in the dataset's folder."""
+    folder = "imagesTr" if case.is_training else "imagesTs"
+    return {channel: f"{folder}/{case.name}_{number:04d}{FILE_ENDING}" for number, channel in enumerate(CHANNELS)}
 
 
-def _open_unfinished(folder: Path, record: dict) -> None:
-    """Go on with what an interrupted run left, if it was the same conversion; otherwise make a new folder."""
-    record_file = folder / RECORD
-    if folder.exists():
-        if record_file.exists() and json.loads(record_file.read_text()) == record:
-            print(f"Going on in {folder}, which an interrupted run left.", flush=True)
-        else:
-            print(f"{folder} is left of a run with other files, edition or options: starting anew.", flush=True)
-            shutil.rmtree(folder)
-    shutil.rmtree(folder / IN_WORK, ignore_errors=True)
-    for part in (IN_WORK, "imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    with whole_file(record_file) as unfinished:
-        unfinished.write_text(json.dumps(record, indent=4))
+def labels_of(case: SourceCase) -> list[str]:
+    """The segmentation's file in the dataset's folder, if there is one."""
+    return [f"labelsTr/{case.name}{FILE_ENDING}"] if case.is_training else []
 
 
-def convert_case(case: SourceCase, edition: Edition, folder: Path, symlink: bool) -> None:
+def convert_case(case: SourceCase, edition: Edition, folder: Path, in_work: Path, symlink: bool) -> None:
     """Write what is missing of a case.
 
     All its files get the header that most of them have: nnU-Net takes no images whose spacings differ, however little.
 
     Args:
         folder: of the dataset.
+        in_work: where unfinished files are made.
     """
-    images_folder = folder / ("imagesTr" if case.is_training else "imagesTs")
-    images_folder.mkdir(exist_ok=True)
-    images = {
-        channel: images_folder / f"{case.name}_{number:04d}{FILE_ENDING}" for number, channel in enumerate(CHANNELS)
-    }
-    missing = {channel: path for channel, path in images.items() if not path.exists()}
+    missing = {channel: folder / file for channel, file in images_of(case).items() if not (folder / file).exists()}
     geometry = case.read_geometry()
     volumes = _read(case.files[CHANNELS[0]][0]) if edition.volumes and missing else None
     for channel, path in missing.items():
-        with whole_file(path, made_in=folder / IN_WORK) as unfinished:
+        path.parent.mkdir(exist_ok=True)
+        with whole_file(path, made_in=in_work) as unfinished:
             if volumes is not None:
                 write_volume(volumes[:, :, :, edition.volumes.index(channel)], geometry, unfinished)
             else:
                 _take_image(case.files[channel][0], geometry, unfinished, symlink)
-    if case.is_training:
-        labels = folder / "labelsTr" / f"{case.name}{FILE_ENDING}"
+    for labels in (folder / file for file in labels_of(case)):
         if not labels.exists():
             segmentation = edition.to_nnunet(SimpleITK.GetArrayFromImage(_read(case.files[SEGMENTATION][0])))
-            with whole_file(labels, made_in=folder / IN_WORK) as unfinished:
+            with whole_file(labels, made_in=in_work) as unfinished:
                 write_volume(SimpleITK.GetImageFromArray(segmentation), geometry, unfinished)
 
 
@@ -292,7 +271,7 @@ def _take_image(path: Path, geometry: Geometry, target: Path, symlink: bool) -> 
     own = read_geometry(path)
     if not all(np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(own, geometry, strict=True)):
         write_volume(_read(path), geometry, target)
-    elif not path.name.endswith(FILE_ENDING):
+    elif not _is_packed(path):
         # without a name and a time in it, equal images make equal files
         with path.open("rb") as plain, target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
             shutil.copyfileobj(plain, packed, 1 << 20)
@@ -304,7 +283,7 @@ def _take_image(path: Path, geometry: Geometry, target: Path, symlink: bool) -> 
 
 def _read(path: Path) -> SimpleITK.Image:
     try:
-        return SimpleITK.ReadImage(str(path))
+        return SimpleITK.ReadImage(name_for_itk(path))
     except RuntimeError as error:
         raise OSError(f"{path} can't be read any more ({reason(error)})") from error
 
@@ -347,16 +326,3 @@ def _write_descriptions(
     older = Path(preprocessed or "", target.folder.name, SPLITS)
     if preprocessed and older.is_file() and older.read_text() != splits_json:
         print(f"{older} is of an earlier conversion: remove it before you plan, or nnU-Net stops there.")
-
-
-def _finish(target: Target) -> None:
-    """Give the unfinished folder its name, in place of an earlier one."""
-    shutil.rmtree(target.unfinished / IN_WORK)
-    if target.folder.is_symlink():
-        target.folder.unlink()
-    elif target.folder.exists():
-        shutil.rmtree(target.replaced, ignore_errors=True)
-        target.folder.rename(target.replaced)
-    target.unfinished.rename(target.folder)
-    (target.folder / RECORD).unlink()  # last: killed before, the same command goes on
-    shutil.rmtree(target.replaced, ignore_errors=True)

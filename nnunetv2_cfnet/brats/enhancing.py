@@ -6,7 +6,8 @@ BrainLes 2020 (doi:10.1007/978-3-030-72087-2_11).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,12 @@ from tqdm import tqdm
 from nnunetv2_cfnet.brats.editions import TISSUES
 from nnunetv2_cfnet.brats.labels import read_label_order
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.evaluation.bootstrap import MIN_CASES, bootstrap_interval
 from nnunetv2_cfnet.evaluation.cross_validation import cross_validation
 from nnunetv2_cfnet.files.json_files import read_dataset_json
 from nnunetv2_cfnet.files.volumes import read_label_map
 
+DECIMALS = 9  # of gains: what is beyond them is noise of floating-point numbers
 NCR, ET = TISSUES.index("NCR/NET") + 1, TISSUES.index("ET") + 1  # in nnU-Net's order
 
 
@@ -48,9 +51,10 @@ class Overlap(NamedTuple):
 
 
 def choose_threshold(model_folder: Path) -> int:
-    """The smallest threshold with the best mean ET Dice of a model's cross-validation; says what it gains there.
+    """The threshold with the best mean ET Dice of a model's cross-validation, if it is sure to gain; otherwise 0, off.
 
-    Only one more than a predicted volume can be it: the mean changes nowhere else. 0 is off.
+    What it gains is measured by cross-fitting: in each fold with the threshold that is best in the others, so that no
+    case has a say in its own. It is sure where the gain's interval lies above zero. Says what was measured.
 
     Raises:
         UserError: predictions or labels of the cross-validation are missing or can't be read.
@@ -59,24 +63,45 @@ def choose_threshold(model_folder: Path) -> int:
     dataset_json = read_dataset_json(json_file, "Give --cv the model folder, the one with fold_0, fold_1, ..")
     order = read_label_order(dataset_json, json_file)
     predictions, labels = cross_validation(model_folder, dataset_json["file_ending"])
-    overlaps = [
-        _overlap(prediction, labels[case], order)
-        for case, prediction in tqdm(predictions.items(), desc="Cross-validation", unit="case")
-    ]
+    folds: dict[Path, list[Overlap]] = {}
+    for case, prediction in tqdm(predictions.items(), desc="Cross-validation", unit="case"):
+        folds.setdefault(prediction.parent, []).append(_overlap(prediction, labels[case], order))
+    overlaps = [overlap for fold in folds.values() for overlap in fold]
+    gains = np.round(_cross_fitted_gains(list(folds.values())), DECIMALS)
+    best = _best_threshold(overlaps)
+    interval = bootstrap_interval(gains) if len(gains) >= MIN_CASES else None
 
-    def mean_dice(threshold: int) -> float:
-        # fsum, so that equal means are equal and the smallest threshold of a tie wins
-        return math.fsum(overlap.dice(threshold) for overlap in overlaps) / len(overlaps)
-
-    candidates = sorted({0} | {overlap.predicted + 1 for overlap in overlaps if overlap.predicted})
-    means = [mean_dice(threshold) for threshold in candidates]
-    best = candidates[int(np.argmax(means))]
     print(
-        f"Mean ET Dice of {len(overlaps)} cross-validation cases is {means[0]:.4f} without a threshold, "
-        + (f"{max(means):.4f} with {best} voxels, the best one. " if best else "and no threshold raises it. ")
-        + "This is in-sample: chosen and measured on the same cases, so expect less of it on new ones."
+        f"Mean ET Dice of {len(overlaps)} cross-validation cases is {_mean_dice(overlaps, 0):.4f} without a threshold. "
+        f"With one for each fold, chosen by the other folds, it changes by {gains.mean():+.4f} "
+        + (f"(95 % interval {interval[0]:+.4f} to {interval[1]:+.4f})." if interval else "(too few for an interval).")
     )
-    return best
+    if best and interval and interval[0] > 0:
+        print(f"That is a gain: the best threshold of all folds, {best} voxels, is applied.")
+        return best
+    print("That shows no gain: no threshold is applied.")
+    return 0
+
+
+def _cross_fitted_gains(folds: Sequence[Sequence[Overlap]]) -> list[float]:
+    """What each case gains in Dice by the threshold that the other folds choose."""
+    gains = []
+    for number, fold in enumerate(folds):
+        others = [overlap for other in (*folds[:number], *folds[number + 1 :]) for overlap in other]
+        threshold = _best_threshold(others)
+        gains += [overlap.dice(threshold) - overlap.dice(0) for overlap in fold]
+    return gains
+
+
+def _best_threshold(overlaps: Sequence[Overlap]) -> int:
+    """The smallest one with the best mean Dice. Only one more than a predicted volume can be it, or 0, which is off."""
+    candidates = sorted({0} | {overlap.predicted + 1 for overlap in overlaps if overlap.predicted})
+    return max(candidates, key=partial(_mean_dice, overlaps))  # the first of equal ones
+
+
+def _mean_dice(overlaps: Sequence[Overlap], threshold: int) -> float:
+    # fsum, so that equal means are equal and the smallest threshold of a tie wins
+    return math.fsum(overlap.dice(threshold) for overlap in overlaps) / max(1, len(overlaps))
 
 
 def _overlap(prediction: Path, reference: Path, order: Mapping[int, str]) -> Overlap:

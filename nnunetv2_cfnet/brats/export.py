@@ -40,7 +40,7 @@ from nnunetv2_cfnet.files.volumes import (
     read_label_map,
     write_volume,
 )
-from nnunetv2_cfnet.files.whole import check_new_folder, whole_file, whole_folder
+from nnunetv2_cfnet.files.whole import check_new_folder, check_space, whole_file, whole_folder
 
 
 def export_brats(
@@ -79,6 +79,7 @@ def export_brats(
     dataset_json = read_dataset_json(json_file, "Copy it there from the model folder.")
     order = read_label_order(dataset_json, json_file)
     files = _prediction_files(predictions, dataset_json)
+    check_space(out, sum(file.stat().st_size for file in files.values()) * (2 if zip_archive else 1))
     target = _decide_edition(edition, dataset_json, files, predictions)
     geometries = _source_geometries(like, target, files) if like else {}
     print(

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TypeVar
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, TypeVar
 
 import SimpleITK
 from tqdm import tqdm
@@ -48,20 +49,54 @@ def workers(num_processes: int, doing: str, prepare: Callable[[], None] | None =
         prepare: called in each process at first, after prepare_worker.
 
     Raises:
-        UserError: one was killed.
+        UserError: one could not start, crashed or was killed.
     """
-    executor = ProcessPoolExecutor(
-        num_processes, multiprocessing.get_context("spawn"), initializer=prepare_worker, initargs=(prepare,)
-    )
+    context = _RememberingContext()
+    started = context.RawValue("b", 0)  # without a lock, which a process that is killed could keep
+    executor = ProcessPoolExecutor(num_processes, context, initializer=prepare_worker, initargs=(started, prepare))
     try:
         yield executor
     except BrokenProcessPool as error:
+        executor.shutdown()  # then all have ended
         raise UserError(
-            f"A process was killed while {doing}, most likely because memory ran out: the same command with a smaller "
-            "-np goes on."
+            _why_broken({process.exitcode for process in context.processes}, bool(started.value), doing)
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)  # after the cases at hand
+
+
+class _RememberingContext(SpawnContext):
+    """Starts processes as SpawnContext does, and remembers them: an executor does not tell how its own ended."""
+
+    def __init__(self) -> None:
+        self.processes: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **more: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        self.processes.append(SpawnProcess(*args, **more))
+        return self.processes[-1]
+
+
+def _why_broken(exit_codes: set[int | None], started: bool, doing: str) -> str:
+    """What became of a process that ended before its work did.
+
+    Args:
+        exit_codes: of all processes; minus the number of a signal.
+        started: whether one has come as far as to its work.
+    """
+    codes = {code for code in exit_codes if code is not None}
+    codes = codes - {0, -signal.SIGTERM} or codes  # by which the executor has ended the others
+    if -signal.SIGKILL in codes:
+        return (
+            f"A process was killed while {doing}, most likely because memory ran out: the same command with a smaller "
+            "-np goes on."
+        )
+    ends = " and ".join(signal.Signals(-code).name if code < 0 else f"exit code {code}" for code in sorted(codes))
+    if not started:
+        return f"A process for {doing} could not start ({ends}; what it said is above): run nnunetv2_cfnet doctor."
+    return (
+        f"A process crashed while {doing} ({ends}; what it said is above): the same command with -np 1 goes on, and "
+        "stops at the case that does it."
+    )
 
 
 def run(
@@ -76,22 +111,42 @@ def run(
         for key, case in tqdm(cases.items(), desc=title, unit="case"):
             yield key, function(case)
         return
-    # Ctrl-C reaches all processes of a terminal: workers are started ignoring it, the main process alone deals with it
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with _interruption_deferred():
         keys = {executor.submit(function, case): key for key, case in cases.items()}
-    finally:
-        signal.signal(signal.SIGINT, before)
     for future in tqdm(as_completed(keys), total=len(keys), desc=title, unit="case"):
         yield keys[future], future.result()
 
 
-def prepare_worker(more: Callable[[], None] | None = None) -> None:
+@contextmanager
+def _interruption_deferred() -> Iterator[None]:
+    """Ctrl-C takes effect at the end, and never in processes that are started in here.
+
+    It reaches all processes of a terminal, and the main process alone is to deal with it. A new process ignores it from
+    its first instruction on only where it is blocked in the thread that starts it. That is not enough for this process:
+    one of its other threads, such as those of numpy's libraries, may take it.
+    """
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    blocks = hasattr(signal, "pthread_sigmask")  # not on Windows, whose workers may be interrupted while they start
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if blocks else None
+    try:
+        yield
+    finally:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+def prepare_worker(started: Any, more: Callable[[], None] | None = None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # of odd headers: they would break the bar
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     if more:
         more()
+    started.value = True
 
 
 def _exit_with_parent() -> None:

@@ -1,6 +1,7 @@
 """Reading and writing volumes: where their voxels lie, and whether their files are whole."""
 
 import gzip
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +110,7 @@ def read_geometry(path: Path) -> Geometry:
         OSError: it can't be read.
     """
     reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(name_for_itk(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
@@ -148,7 +149,7 @@ def read_label_map(file: Path) -> SimpleITK.Image:
     """
     try:
         count_non_finite(file)
-        image = SimpleITK.ReadImage(str(file))
+        image = SimpleITK.ReadImage(name_for_itk(file))
     except BROKEN as error:
         raise UserError(f"{file} can't be read ({reason(error)}). Make it again, or remove it.") from None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
@@ -175,10 +176,24 @@ def write_image(image: SimpleITK.Image, path: Path) -> None:
         OSError: it can't be written.
     """
     try:
-        SimpleITK.WriteImage(image, str(path), True)
+        SimpleITK.WriteImage(image, name_for_itk(path), True)
         count_non_finite(path)
     except BROKEN as error:
         raise OSError(f"{path} can't be written (a full disk?): {reason(error)}") from error
+
+
+def name_for_itk(path: Path) -> str:
+    """A path as SimpleITK takes it, whose library ends the process at a text that is not plain Unicode.
+
+    Such is the path of a file with other characters than ASCII where Python takes names for ASCII (LC_ALL=C).
+
+    Raises:
+        OSError: its bytes are not UTF-8.
+    """
+    try:
+        return os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise OSError(f"the name {os.fsencode(path)!r} is not UTF-8: rename it") from None
 
 
 def reason(error: Exception) -> str:

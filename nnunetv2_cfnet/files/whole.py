@@ -1,6 +1,7 @@
 """Written whole or not at all: everything is made under another name and renamed when it is complete."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -85,3 +86,22 @@ def check_place(folder: Path, files: Iterable[str], flag: str = "-o") -> None:
             pass
     except OSError as error:
         raise UserError(f"{folder} can't be written ({existing}: {error.strerror}): choose another {flag}.") from error
+
+
+def check_space(folder: Path, needed_bytes: int) -> None:
+    """A UserError where a folder, there or not, lies on a disk with less free space than it needs."""
+    if needed_bytes > (free := free_bytes(folder)):
+        raise UserError(
+            f"{folder} needs about {gigabytes(needed_bytes)}, and {gigabytes(free)} are free: make room, then the same "
+            "command goes on."
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space where a folder is, or will be."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+
+
+def gigabytes(num_bytes: int) -> str:
+    """As in 1.25 GB."""
+    return f"{num_bytes / 1e9:.3g} GB"

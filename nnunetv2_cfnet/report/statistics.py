@@ -4,8 +4,7 @@ Cases are paired by name. For each metric of each region, of the cases' differen
 
     difference   mean of d for metrics within 0 and 1, median for distances, whose penalty of 373 mm for a region that
                  only one of reference and prediction has would be all that a mean shows
-    interval     95 % bootstrap interval of that: cases are drawn anew with replacement; BCa
-                 (Efron, "Better Bootstrap Confidence Intervals", JASA 1987, doi:10.1080/01621459.1987.10478410)
+    interval     95 % bootstrap interval of that (evaluation/bootstrap.py)
     p_value      Wilcoxon's signed-rank test (Biometrics Bulletin 1945, doi:10.2307/3001968); cases without a difference
                  are split evenly between both sides
     p_holm       the same after Holm's correction over all tests of the report (Scandinavian Journal of Statistics 1979)
@@ -17,7 +16,6 @@ Progression Assessment, and Overall Survival Prediction in the BRATS Challenge",
 share their mean rank is our choice; BraTS's permutation test between ranks is left out.
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +24,7 @@ import numpy as np
 import pandas
 import scipy.stats
 
+from nnunetv2_cfnet.evaluation.bootstrap import MIN_CASES, bootstrap_interval
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.report.comparison import MAIN_METRICS, Model, PairedTest
 
@@ -34,10 +33,6 @@ from nnunetv2_cfnet.report.comparison import MAIN_METRICS, Model, PairedTest
 TESTED_METRICS = tuple(
     name for name, metric in METRICS.items() if metric.larger_is_better is not None and name != "dice_nnunet"
 )
-# Below it, BCa intervals of a mean exclude zero for one in six of models that do not differ, in place of one in twenty.
-MIN_CASES = 10
-NUM_RESAMPLES = 9999
-SEED = 0
 DECIMALS = 9  # of differences and ranked values: what is beyond them is noise of floating-point numbers
 
 
@@ -88,34 +83,6 @@ def centre(differences: np.ndarray, metric: str, axis: int = -1) -> np.ndarray:
     return np.mean(differences, axis=axis) if METRICS[metric].bounded else np.median(differences, axis=axis)
 
 
-def bootstrap_interval(differences: np.ndarray, metric: str) -> tuple[float, float]:
-    """95 % interval of the centre: BCa, the same at every call.
-
-    Where all differences are equal it is that value twice. BCa has no value where leaving out any one case does not
-    move the centre (such as a median amid ties): percentiles of the resampled centres are taken then.
-    """
-    if np.ptp(differences) == 0:
-        return float(differences[0]), float(differences[0])
-
-    def interval(method: str) -> tuple[float, float]:
-        low, high = scipy.stats.bootstrap(
-            (differences,),
-            partial(centre, metric=metric),
-            n_resamples=NUM_RESAMPLES,
-            batch=1000,  # bounds memory: 1000 resamples of 1251 cases are 10 MB
-            vectorized=True,
-            confidence_level=0.95,
-            method=method,
-            random_state=np.random.default_rng(SEED),
-        ).confidence_interval
-        return float(low), float(high)
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # scipy warns of exactly the case that is handled here
-        bca = interval("BCa")
-        return bca if np.isfinite(bca).all() else interval("percentile")
-
-
 def wilcoxon_p(differences: np.ndarray) -> float:
     """Two-sided p of Wilcoxon's signed-rank test; 1 where no case differs."""
     if not differences.any():
@@ -146,7 +113,7 @@ def _values(model: Model) -> pandas.DataFrame:
 def _test(other: str, region: str, metric: str, differences: np.ndarray) -> PairedTest:
     """One row of the statistics, yet without Holm's correction."""
     enough = len(differences) >= MIN_CASES
-    interval = bootstrap_interval(differences, metric) if enough else None
+    interval = bootstrap_interval(differences, partial(centre, metric=metric)) if enough else None
     larger_is_better = bool(METRICS[metric].larger_is_better)
     gains = differences if larger_is_better else -differences
     return PairedTest(

@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nnunetv2_cfnet.errors import printable
+from nnunetv2_cfnet.evaluation.bootstrap import MIN_CASES
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.summary import RULES
 from nnunetv2_cfnet.files.json_files import to_json
@@ -25,7 +26,6 @@ from nnunetv2_cfnet.files.whole import check_place, whole_file
 from nnunetv2_cfnet.report.case_pictures import case_pictures
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.figures import Picture, box_plots, difference_plots, training_curves
-from nnunetv2_cfnet.report.statistics import MIN_CASES
 from nnunetv2_cfnet.report.tables import (
     Table,
     Verdict,

@@ -2,9 +2,11 @@
 
 import csv
 import gzip
+import io
 import json
 import multiprocessing.dummy
 import os
+import re
 import resource
 import shutil
 import signal
@@ -13,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,11 +23,12 @@ from defects import RAS, change
 from images import geometry, read
 
 from nnunetv2_cfnet import cli
-from nnunetv2_cfnet.brats import convert
+from nnunetv2_cfnet.brats import convert, records
 from nnunetv2_cfnet.brats.convert import convert_brats
 from nnunetv2_cfnet.brats.editions import CHANNELS, EDITIONS
 from nnunetv2_cfnet.brats.findings import Kind
 from nnunetv2_cfnet.brats.sources import find_cases
+from nnunetv2_cfnet.brats.target import Target
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.lock import locked
 
@@ -258,7 +262,10 @@ def test_all_findings_are_in_one_table_and_bad_cases_stop_it(raw, write_release,
         ["-", "warning", "unclaimed"],
     ]
     assert table == rows
-    assert [path.name for path in raw.iterdir()] == ["Dataset007_BraTS2021_findings.csv"]
+    # nothing of a dataset, and what was found, for the next run
+    unfinished = raw / ".Dataset007_BraTS2021.unfinished"
+    assert sorted(raw.iterdir()) == [unfinished, raw / "Dataset007_BraTS2021_findings.csv"]
+    assert {path.parent.name for path in unfinished.rglob("*") if path.is_file()} == {"checked"}
     with (raw / "Dataset007_BraTS2021_findings.csv").open(newline="") as file:
         lines = list(csv.reader(file))
     assert [line[:3] for line in lines] == rows
@@ -358,9 +365,37 @@ def test_a_full_disk_is_one_message_and_no_file_is_torn(raw, write_release, caps
         assert cli.main(["convert_brats", str(release), "-d", "7", "--fix-headers"]) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "BraTS2021_00000_0000.nii.gz can't be written (a full disk?)" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "BraTS2021_00000_0000.nii.gz can't be written (a full disk?)" in errors
+    kept = r"\.unfinished is kept: the same command goes on there\. It needs about \S+ GB more; \S+ GB are free\."
+    assert re.search(kept, errors)
     assert not list(raw.glob("Dataset007*/"))
     assert not list(raw.rglob("*.nii.gz"))
+
+
+def test_a_place_without_room_is_found_before_any_case_is_checked(raw, write_release, monkeypatch):
+    release = write_release(num_cases=1)
+    monkeypatch.setattr(convert, "in_parallel", lambda *_: pytest.fail("cases were checked"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    needs = (
+        rf"{raw}/\.Dataset007_BraTS2021\.unfinished needs about \S+ GB, and 1e-06 GB are free: make room, then the same"
+    )
+    assert re.match(needs, refusal(release))
+    assert list(raw.iterdir()) == []
+    monkeypatch.setenv("nnUNet_raw", "/proc")
+    assert re.match(r"/proc can't be written \(/proc: .*\): choose another nnUNet_raw\.", refusal(release))
+
+
+@pytest.mark.parametrize("edition", ["2020", "msd"])
+def test_the_room_that_is_asked_for_is_less_than_the_dataset_takes_and_not_far_from_it(edition, raw, write_release):
+    release = write_release(edition, num_cases=6)
+    convert_brats(release, 7)
+    taken = sum(path.stat().st_size for path in raw.rglob("*.nii.gz"))
+    source = find_cases(release)
+    assert 0.4 * taken < convert._needed_bytes(source, symlink=False) < 1.02 * taken
+    assert (convert._needed_bytes(source, symlink=True) < 0.5 * taken) == (
+        edition == "2020"
+    )  # 4D files can't be linked
 
 
 def test_splits_of_an_earlier_conversion_are_warned_of(raw, write_release, tmp_path, monkeypatch, capsys):
@@ -373,6 +408,32 @@ def test_splits_of_an_earlier_conversion_are_warned_of(raw, write_release, tmp_p
     shutil.copy(raw / "Dataset007_BraTS2021" / "splits_final.json", older)
     convert_brats(tmp_path / "release", 7, overwrite=True)
     assert "earlier conversion" not in capsys.readouterr().out
+
+
+# Names
+
+
+def test_a_name_beyond_ascii_is_read_and_written_where_python_takes_names_for_ascii(
+    raw, write_release, tmp_path, monkeypatch
+):
+    """There a path holds surrogates for its bytes, with LC_ALL=C and PYTHONUTF8=0: here as well, by name."""
+    as_ascii = os.fsencode(tmp_path / "ö").decode("ascii", "surrogateescape")
+    write_release(num_cases=1, folder=tmp_path / "ö" / "release")
+    (tmp_path / "ö" / "raw").mkdir()
+    monkeypatch.setenv("nnUNet_raw", f"{as_ascii}/raw")
+    convert_brats(Path(as_ascii, "release"), 7)
+    assert len(list((tmp_path / "ö" / "raw").glob("Dataset007_BraTS2021/*Tr/*.nii.gz"))) == 5
+
+
+def test_a_name_that_is_not_utf_8_is_named(raw, write_release, tmp_path, monkeypatch, capfd):
+    """SimpleITK ends the process at one."""
+    name = os.fsdecode(b"caf\xe9")
+    release = write_release(num_cases=1, folder=tmp_path / name)
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert cli.main(["convert_brats", str(release), "-d", "7"]) == 2
+    output.seek(0)
+    assert "caf\\xe9/BraTS2021_00000/BraTS2021_00000_t1.nii.gz' is not UTF-8: rename it" in output.read()
 
 
 # Interruptions
@@ -452,7 +513,7 @@ def test_a_killed_conversion_goes_on_where_it_was_and_leaves_no_worker(raw, writ
     written = {path.name: path.stat().st_mtime_ns for path in unfinished.rglob("*.nii.gz")}
     assert len(written) >= 10
     # what a file being written leaves
-    (unfinished / ".in_work" / ".1.BraTS20_Training_003_0000.nii.gz").write_bytes(b"torn")
+    (unfinished / "in_work" / ".1.BraTS20_Training_003_0000.nii.gz").write_bytes(b"torn")
 
     convert_brats(release, 7, num_processes=1)
     dataset = raw / "Dataset007_BraTS2020"
@@ -485,10 +546,38 @@ def test_ctrl_c_keeps_what_is_done_and_shows_no_traceback(raw, write_release, tm
     assert first.exists()
 
 
+def test_what_was_checked_is_not_checked_again(raw, write_release, monkeypatch, capsys):
+    release = write_release(num_cases=2, defects=(Kind.HEADER,))
+    refusal(release)
+    table = capsys.readouterr().out
+    monkeypatch.setattr(records, "inspect_case", lambda *_: pytest.fail("a case was checked again"))
+    refusal(release)
+    assert capsys.readouterr().out == table
+    convert_brats(release, 7, fix_headers=True)
+    assert sorted(path.name for path in raw.iterdir()) == ["Dataset007_BraTS2021", "Dataset007_BraTS2021_findings.csv"]
+
+
+def test_images_that_go_missing_while_others_are_converted_are_not_reported_as_there(raw, write_release, monkeypatch):
+    """As when another process removes them."""
+    whole = convert.convert_case
+
+    def convert_case(case, folder, **options):
+        whole(case, folder=folder, **options)
+        (folder / "imagesTr" / "BraTS2021_00000_0002.nii.gz").unlink(missing_ok=True)
+
+    monkeypatch.setattr(convert, "convert_case", convert_case)
+    release = write_release()
+    assert "of 11 files, 1 files are not there: imagesTr/BraTS2021_00000_0002.nii.gz." in refusal(release)
+    assert not (raw / "Dataset007_BraTS2021").exists()
+    monkeypatch.setattr(convert, "convert_case", whole)
+    convert_brats(release, 7)
+    assert len(list((raw / "Dataset007_BraTS2021").glob("*Tr/*.nii.gz"))) == 10
+
+
 def test_another_conversion_starts_anew_and_says_so(raw, write_release, capsys, monkeypatch):
     release = write_release()
-    finish = convert._finish
-    monkeypatch.setattr(convert, "_finish", lambda target: None)
+    finish = Target.finish
+    monkeypatch.setattr(Target, "finish", lambda *_: None)
     convert_brats(release, 7)
     (label,) = raw.glob(".Dataset007_BraTS2021.unfinished/labelsTr/*0.nii.gz")
     before = label.stat().st_mtime_ns
@@ -499,12 +588,13 @@ def test_another_conversion_starts_anew_and_says_so(raw, write_release, capsys, 
     assert label.stat().st_mtime_ns == before
 
     convert_brats(release, 7, symlink=True)
-    anew = f"{label.parents[1]} is left of a run with other files, edition or options: starting anew."
+    anew = f"{label.parents[1]} is of a run with other files, edition or options: starting anew."
     assert anew in capsys.readouterr().out
     assert label.stat().st_mtime_ns != before
 
-    (release / "BraTS2021_00000" / "BraTS2021_00000_t1.nii.gz").touch()
-    monkeypatch.setattr(convert, "_finish", finish)
+    changed = release / "BraTS2021_00000" / "BraTS2021_00000_t1.nii.gz"
+    change(changed, lambda array: array + (array > 0))
+    monkeypatch.setattr(Target, "finish", finish)
     convert_brats(release, 7, symlink=True)
     assert anew in capsys.readouterr().out
 

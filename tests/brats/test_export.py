@@ -1,11 +1,14 @@
 """`export_brats`: labels, names and geometry of submissions, small enhancing tumour, and what is refused."""
 
 import json
+import re
+import shutil
 import zipfile
 from collections.abc import Iterable
 from functools import partial
 from itertools import permutations, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -241,6 +244,17 @@ def test_the_zip_holds_all_files_and_nothing_else(tmp_path):
         assert archive.namelist() == ["BraTS2021_00001.nii.gz", "BraTS2021_00002.nii.gz"]
         for name in archive.namelist():
             assert archive.read(name) == (tmp_path / "out" / name).read_bytes()
+
+
+def test_a_full_disk_is_found_before_predictions_are_read(tmp_path, monkeypatch):
+    predictions = write_predictions(tmp_path / "predictions", {"BraTS20_Validation_001": with_enhancing(2)}, BY_NAME)
+    (predictions / "BraTS20_Validation_001.nii.gz").write_bytes(bytes(10_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=19_000_000))
+    message = refuse(tmp_path, zip_archive=True)
+    assert message == (
+        f"{tmp_path / 'out'} needs about 0.02 GB, and 0.019 GB are free: make room, then the same command goes on."
+    )
+    assert "can't be read" in refuse(tmp_path)
 
 
 def test_an_interrupted_export_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -503,52 +517,79 @@ def write_cross_validation(
     return model
 
 
-# Dice 0 and 1 without; 8/9; 1; 0 and 1 without; 1.
+MISSED_5 = (with_enhancing(5), with_enhancing(5, start=10))
+FALSE_3 = (with_enhancing(3), with_enhancing(0))
+PERFECT_6 = (with_enhancing(6), with_enhancing(6))
 FIVE_CASES = {
-    "false_3": (with_enhancing(3), with_enhancing(0)),
+    "false_3": FALSE_3,
     "good_4": (with_enhancing(4), with_enhancing(5)),
     "both_empty": (with_enhancing(0), with_enhancing(0)),
     "false_8": (with_enhancing(8), with_enhancing(0)),
-    "perfect_6": (with_enhancing(6), with_enhancing(6)),
+    "perfect_6": PERFECT_6,
 }
 
 
+def in_two_folds(*folds: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Cases for write_cross_validation, which puts every other one into the other fold."""
+    cases = [case for pair in zip(*folds, strict=True) for case in pair]
+    return {f"case_{number:02d}": case for number, case in enumerate(cases)}
+
+
+# With or without FALSE_3, 4 is as good as any threshold that is better than none.
+SURE = in_two_folds([FALSE_3] * 3 + [PERFECT_6] * 3, [FALSE_3] * 3 + [PERFECT_6] * 3)
+
+
 @pytest.mark.parametrize("labels", ["nnUNet_preprocessed/{}/gt_segmentations", "nnUNet_raw/{}/labelsTr"])
-def test_auto_chooses_the_best_mean_dice(nnunet, tmp_path, capsys, labels):
-    """By hand: off (0 + 8/9 + 1 + 0 + 1) / 5 = 0.5778; below 4 0.7778; below 5 0.6; below 7 0.4; below 9 0.6."""
-    model = write_cross_validation(nnunet, FIVE_CASES, labels)
+def test_auto_applies_what_gains_in_folds_that_did_not_choose_it(nnunet, tmp_path, capsys, labels):
+    """By hand: 6 of 12 cases have Dice 0 without, and 1 below 4 voxels, which either fold chooses for the other."""
+    model = write_cross_validation(nnunet, SURE, labels)
     export_brats(tmp_path / "predictions", tmp_path / "out", et_threshold="auto", cv=model)
     output = capsys.readouterr().out
-    assert (
-        "Mean ET Dice of 5 cross-validation cases is 0.5778 without a threshold, 0.7778 with 4 voxels, the best one. "
-        "This is in-sample: chosen and measured on the same cases" in output
+    assert "Mean ET Dice of 12 cross-validation cases is 0.5000 without a threshold." in output
+    assert re.search(
+        r"With one for each fold, chosen by the other folds, it changes by \+0\.5000 \(95 % interval \+0\.[12]\d+ to "
+        r"\+0\.[78]\d+\)\.\nThat is a gain: the best threshold of all folds, 4 voxels, is applied\.\n",
+        output,
     )
     assert "Enhancing tumour below 4 voxels was relabelled NCR/NET in 1 cases." in output
     assert (read(tmp_path / "out" / "BraTS2021_00003.nii.gz") == 1).sum() == 3
     assert (read(tmp_path / "out" / "BraTS2021_00005.nii.gz") == 4).sum() == 5
 
 
-def test_auto_takes_the_smallest_of_equal_thresholds(nnunet):
-    """A prediction of 5 voxels that misses counts 0 with and without: 6 is as good as 4."""
-    cases = {"false_3": FIVE_CASES["false_3"], "missed_5": (with_enhancing(5), with_enhancing(5, start=10))}
-    assert enhancing.choose_threshold(write_cross_validation(nnunet, cases)) == 4
-
-
-def test_auto_stays_off_where_nothing_is_gained(nnunet, tmp_path, capsys):
-    cases = {
-        "missed_5": (with_enhancing(5), with_enhancing(5, start=10)),
-        "overlooked": (with_enhancing(0), with_enhancing(7)),
-        "perfect_6": FIVE_CASES["perfect_6"],
-    }
+@pytest.mark.parametrize(
+    ("cases", "measured"),
+    [
+        # 4 is best on all cases, and gains 1 / 12 there. Fold 0 chooses it, for fold 1, where it changes nothing.
+        (in_two_folds([FALSE_3] + [PERFECT_6] * 5, [PERFECT_6] * 6), "+0.0000 (95 % interval +0.0000 to +0.0000)"),
+        # 7 is best on all cases, +1 / 12. Fold 1 chooses it for fold 0, and loses three times what fold 0 gains.
+        (
+            in_two_folds([PERFECT_6] * 3 + [MISSED_5] * 3, [(PERFECT_6[0], FALSE_3[1])] * 4 + [MISSED_5] * 2),
+            "-0.2500 (95 % interval -0.5833 to -0.0833)",
+        ),
+        # either fold chooses 4 for the other, but two of twelve cases may be chance
+        (in_two_folds(*[[FALSE_3] + [PERFECT_6] * 5] * 2), "+0.1667 (95 % interval +0.0000 to +0.5000)"),
+        (in_two_folds(*[[FALSE_3] * 4] * 2), "+1.0000 (too few for an interval)"),
+        (in_two_folds(*[[MISSED_5, PERFECT_6] * 3] * 2), "+0.0000 (95 % interval +0.0000 to +0.0000)"),
+    ],
+)
+def test_auto_applies_nothing_where_other_folds_do_not_show_a_gain(nnunet, tmp_path, capsys, cases, measured):
     model = write_cross_validation(nnunet, cases)
     export_brats(tmp_path / "predictions", tmp_path / "out", et_threshold="auto", cv=model)
-    assert "is 0.3333 without a threshold, and no threshold raises it." in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"it changes by {measured}.\nThat shows no gain: no threshold is applied.\n" in output
     assert (read(tmp_path / "out" / "BraTS2021_00003.nii.gz") == 4).sum() == 3
+
+
+def test_auto_takes_the_smallest_of_equal_thresholds(nnunet):
+    """A prediction of 5 voxels that misses counts 0 with and without: 6 is as good as 4."""
+    cases = in_two_folds(*[[FALSE_3, FALSE_3, FALSE_3, MISSED_5, MISSED_5]] * 2)
+    assert enhancing.choose_threshold(write_cross_validation(nnunet, cases)) == 4
 
 
 def test_auto_reads_the_models_own_label_order(nnunet):
     """Where 2 is ET, label 3 is a thing of no interest."""
-    model = write_cross_validation(nnunet, FIVE_CASES)
+    model = write_cross_validation(nnunet, SURE)
+    assert enhancing.choose_threshold(model) == 4
     (model / "dataset.json").write_text(
         json.dumps({"labels": {"background": 0, "ED": 1, "ET": 2, "NCR": 3}, "file_ending": ".nii.gz"})
     )
@@ -576,7 +617,7 @@ def test_auto_names_missing_folds_and_labels(nnunet, tmp_path, monkeypatch):
     assert f"{model}: 1 of 5 cases have no cross-validation prediction, such as good_4. Train the missing" in message
     splits = [{"train": [], "val": sorted(FIVE_CASES.keys() - {"good_4"})}]
     (dataset / "splits_final.json").write_text(json.dumps(splits))
-    assert enhancing.choose_threshold(model) == 4  # what no split leaves out is not missed
+    assert enhancing.choose_threshold(model) == 0  # what no split leaves out is not missed
     write_image(with_enhancing(1), model / "fold_1" / "validation" / "false_3.nii.gz")
     assert "false_3.nii.gz: a cross-validation predicts each case once" in refused(model)
 
@@ -626,6 +667,6 @@ def test_auto_says_where_it_looked_for_labels(nnunet, tmp_path, monkeypatch):
 
 
 def test_auto_finds_the_dataset_by_the_folder_above_without_plans(nnunet):
-    model = write_cross_validation(nnunet, FIVE_CASES)
+    model = write_cross_validation(nnunet, SURE)
     (model / "plans.json").unlink()
     assert enhancing.choose_threshold(model) == 4

@@ -4,11 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 
 import pytest
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel
+from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel, run, workers
 
 
 def square(number: int) -> int:
@@ -29,6 +33,65 @@ def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():
         UserError, match=r"A process was killed while checking, most likely because memory ran out: .* -np"
     ):
         in_parallel(kill_itself, [1], 1, "checking")
+
+
+def crash(number: int) -> None:
+    os.abort()
+
+
+def test_a_worker_that_crashed_is_not_taken_for_one_without_memory():
+    with pytest.raises(UserError, match=r"^A process crashed while checking \(SIGABRT; .* -np 1 .* stops at the case"):
+        in_parallel(crash, [1], 1, "checking")
+
+
+def test_a_worker_that_could_not_start_is_not_taken_for_one_without_memory():
+    with (
+        pytest.raises(UserError, match=r"^A process for checking could not start \(exit code 3; .*doctor"),
+        workers(1, "checking", prepare=partial(os._exit, 3)) as executor,
+    ):
+        dict(run(executor, square, {"a": 1}, "checking"))
+
+
+def interrupt_itself(number: int) -> set[signal.Signals]:
+    """Ctrl-C at a worker; and the signals that it is blocked for, from the start."""
+    os.kill(os.getpid(), signal.SIGINT)
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_workers_never_get_ctrl_c():
+    assert in_parallel(interrupt_itself, [1], 1, "checking") == [{signal.SIGINT}]
+
+
+class InterruptedExecutor:
+    """Ctrl-C comes while cases are submitted, in the main thread or in another one that does not block it."""
+
+    def __init__(self) -> None:
+        self.submitted = []
+
+    def submit(self, function: Callable, case: int) -> Future:
+        self.submitted.append(case)
+        os.kill(os.getpid(), signal.SIGINT)
+        future: Future = Future()
+        future.set_result(function(case))
+        return future
+
+
+@pytest.mark.parametrize("in_another_thread", [False, True])
+def test_ctrl_c_while_cases_are_submitted_is_not_lost(in_another_thread):
+    executor, end = InterruptedExecutor(), threading.Event()
+    other = threading.Thread(target=end.wait)
+    if in_another_thread:
+        other.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(run(executor, square, {"a": 1, "b": 2}, "squaring"))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+        end.set()
+    assert executor.submitted == [1, 2]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_no_processes_are_refused():

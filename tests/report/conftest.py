@@ -10,8 +10,9 @@ import pytest
 from images import write_image
 from scipy.ndimage import gaussian_filter
 
+from nnunetv2_cfnet.evaluation import bootstrap
 from nnunetv2_cfnet.evaluation.metrics import METRICS
-from nnunetv2_cfnet.report import figures, statistics
+from nnunetv2_cfnet.report import figures
 from nnunetv2_cfnet.report.comparison import Comparison, Cost, Curves, Model
 from nnunetv2_cfnet.report.statistics import brats_ranks, paired_tests
 from nnunetv2_cfnet.report.write import write_report
@@ -88,7 +89,7 @@ def make_comparison(tmp_path_factory) -> Callable[..., Comparison]:
         }
         if "tests" not in changes:  # they take time
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(statistics, "NUM_RESAMPLES", 99)  # the intervals themselves are test_statistics.py's
+                patch.setattr(bootstrap, "NUM_RESAMPLES", 99)  # the intervals themselves are test_bootstrap.py's
                 arguments["tests"] = paired_tests(models, regions)
         return Comparison(**{**arguments, **changes})
 

@@ -8,7 +8,6 @@ import pytest
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.report.statistics import (
     TESTED_METRICS,
-    bootstrap_interval,
     brats_ranks,
     case_differences,
     holm,
@@ -108,20 +107,6 @@ def test_equal_models_tie_in_every_case(make_model):
     assert (test.wins, test.ties, test.losses) == (0, 10, 0)
     assert (test.difference, test.interval, test.p_value) == (0, (0, 0), 1)
     assert test.verdict == "no difference shown"
-
-
-def test_a_median_amid_ties_falls_back_to_percentiles():
-    # Leaving out any one case leaves the median 0, so that BCa divides zero by zero.
-    differences = np.array([0.0] * 9 + [-5.0])
-    assert bootstrap_interval(differences, "hd95") == (0, 0)
-
-
-def test_the_interval_of_a_known_sample_is_right():
-    # the mean of 200 values with deviation 1 has a standard error of 1 / sqrt(200)
-    differences = np.random.default_rng(1).normal(0.5, 1, 200)
-    low, high = bootstrap_interval(differences, "dice")
-    standard_error = differences.std(ddof=1) / np.sqrt(200)
-    np.testing.assert_allclose([low, high], differences.mean() + 1.96 * standard_error * np.array([-1, 1]), atol=0.02)
 
 
 def test_wilcoxon_splits_zeros_between_both_sides():
