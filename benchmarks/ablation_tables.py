@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import scipy.stats
 
-from nnunetv2_cfnet.report.statistics import bootstrap_interval
+from nnunetv2_cfnet.evaluation.bootstrap import bootstrap_interval
 
 FINAL_POINTS = 5  # of a loss curve, whose mean is the final loss
 MEAN = "mean"  # of a case's regions
@@ -69,7 +69,7 @@ def figure(results: Mapping, file: Path) -> None:
         axes = drawing.subplots()
         for row, other in enumerate(others[::-1]):
             differences = _differences(results, first, other)
-            low, high = bootstrap_interval(_pooled(differences), "dice")
+            low, high = bootstrap_interval(_pooled(differences))
             axes.plot([low, high], [row, row], color=BLUE, linewidth=2)
             axes.plot(_pooled(differences).mean(), row, "o", color=BLUE)
             by_seed = [np.mean(values) for values in differences.values()]
@@ -101,7 +101,7 @@ def _difference(results: Mapping, first: str, other: str) -> list[str]:
     return [
         other,
         f"{_pooled(differences).mean():+.3f}",
-        _interval(bootstrap_interval(_pooled(differences), "dice")),
+        _interval(bootstrap_interval(_pooled(differences))),
         f"{int((by_seed > 0).sum())} of {len(by_seed)}",
         f"{losses.mean():+.3f}",
         _interval(_student(losses)),
