@@ -23,7 +23,7 @@ import SimpleITK
 
 from nnunetv2_cfnet.brats.checks import check_source, inspect_case
 from nnunetv2_cfnet.brats.editions import AUTO, CHANNELS, TISSUES, Edition
-from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
+from nnunetv2_cfnet.brats.findings import NO_CASE, Finding, Kind, Severity
 from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase, find_cases
 from nnunetv2_cfnet.brats.splits import make_splits
 from nnunetv2_cfnet.errors import UserError
@@ -62,6 +62,7 @@ def convert_brats(
     dry_run: bool = False,
     skip_bad: bool = False,
     fix_headers: bool = False,
+    labels: str | None = None,
 ) -> None:
     """Check all cases of a release, then write them as DatasetXXX_NAME in nnUNet_raw.
 
@@ -76,6 +77,7 @@ def convert_brats(
         dry_run: check and say what would be written, and write nothing.
         skip_bad: leave out cases with errors.
         fix_headers: where only headers differ, write the one that most files of the case have.
+        labels: the source's, as in ED=1,NCR=2,ET=3, where they are not the edition's.
 
     Raises:
         UserError: something that the user can mend; before anything but the table of findings is written, unless a
@@ -83,7 +85,7 @@ def convert_brats(
     """
     check_num_processes(num_processes)
     raw = nnunet_folder("nnUNet_raw").absolute()
-    source = find_cases(source_folder.expanduser().resolve(), edition)
+    source = find_cases(source_folder.expanduser().resolve(), edition, labels)
     target = _choose_target(raw, dataset_id, name or f"BraTS{source.edition.name.upper()}", source, overwrite)
     _print_source(source, decided=edition == AUTO)
 
@@ -102,6 +104,7 @@ def convert_brats(
     record = {
         "source": str(source.folder),
         "edition": source.edition.name,
+        "labels": source.edition.labels,
         "symlink": symlink,
         "skip_bad": skip_bad,
         "fix_headers": fix_headers,
@@ -185,6 +188,8 @@ def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> 
         UserError: some have errors and are not to be skipped, or all have.
     """
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if any(finding.case == NO_CASE for finding in errors):
+        raise UserError("The release as a whole has an error, listed above, which --skip-bad can't leave out.")
     bad = {finding.case for finding in errors}
     good = [case for case in source.cases if case.name not in bad]
     remedies = []
@@ -262,7 +267,7 @@ def _take_image(path: Path, geometry: Geometry, target: Path, symlink: bool) -> 
     own = read_geometry(path)
     if not all(np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(own, geometry, strict=True)):
         write_volume(_read(path), geometry, target)
-    elif not path.name.endswith(FILE_ENDING):
+    elif not path.name.lower().endswith(FILE_ENDING):
         # without a name and a time in it, equal images make equal files
         with path.open("rb") as plain, target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
             shutil.copyfileobj(plain, packed, 1 << 20)
