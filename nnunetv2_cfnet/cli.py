@@ -5,12 +5,13 @@ called is imported, and it imports what costs time when it runs, so that every `
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from nnunetv2_cfnet import __version__
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import UserError, printable
 
 # command -> what `--help` says of it
 COMMANDS = {
@@ -33,11 +34,14 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):  # names that it has no characters for are printed all the same
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser(arguments).parse_args(arguments)
     try:
         return options.run(options)
     except (UserError, OSError) as error:  # OSError: a folder that can't be written to, a full disk
-        print(f"nnunetv2_cfnet {options.command}: {error}", file=sys.stderr)
+        print(f"nnunetv2_cfnet {options.command}: {printable(str(error))}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print(f"nnunetv2_cfnet {options.command}: interrupted", file=sys.stderr)

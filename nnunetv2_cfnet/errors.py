@@ -1,5 +1,6 @@
 """The one exception that this package's own commands turn into a message and exit code 2, and words for messages."""
 
+import unicodedata
 from collections.abc import Iterable
 
 NUM_LISTED = 10
@@ -14,3 +15,16 @@ def listing_of(items: Iterable[object]) -> str:
     listed = list(map(str, items))
     rest = f" and {len(listed) - NUM_LISTED} more" if len(listed) > NUM_LISTED else ""
     return ", ".join(listed[:NUM_LISTED]) + rest
+
+
+def printable(text: str) -> str:
+    """Text with escapes for what would act on a terminal or can't be encoded, as names of files and keys may bring it.
+
+    These are Unicode's control, format and surrogate characters, but for line breaks and tabs.
+    """
+    return "".join(
+        character
+        if character in "\n\t" or not unicodedata.category(character).startswith("C")
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )

@@ -170,7 +170,7 @@ def _check_meanings(source: Source, tissues: Sequence[Mapping[str, TissueSignal]
         return []
     labels = source.edition.labels
     readings = Counter(tuple(_seeming_labels(case, labels).items()) for case in wrong)
-    seeming = dict(max(readings, key=lambda reading: (len(reading), readings[reading])))
+    seeming = dict(max(readings.items(), key=lambda item: (len(item[0]), item[1]))[0])
     message = (
         f"In {len(wrong)} of {len(told)} cases that have label {labels['ET']} = ET, the mean T1ce is higher in another "
         f"label. By T1ce and FLAIR, labels seem to be {', '.join(f'{label} = {t}' for t, label in seeming.items())}."

@@ -26,7 +26,7 @@ from nnunetv2_cfnet.brats.editions import AUTO, CHANNELS, TISSUES, Edition
 from nnunetv2_cfnet.brats.findings import NO_CASE, Finding, Kind, Severity
 from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase, find_cases
 from nnunetv2_cfnet.brats.splits import make_splits
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import UserError, printable
 from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel
 from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, reason, write_volume
 from nnunetv2_cfnet.files.whole import whole_file
@@ -170,7 +170,8 @@ def _count(cases: Sequence[SourceCase]) -> str:
 
 def _report_findings(findings: Sequence[Finding], path: Path | None) -> None:
     """Print them as a table, and write it as CSV where there is a path."""
-    rows = [Finding._fields, *((f.case, f.severity.value, f.kind.value, f.message) for f in findings)]
+    cells = ((f.case, f.severity.value, f.kind.value, f.message) for f in findings)
+    rows = [Finding._fields, *(tuple(map(printable, row)) for row in cells)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows if findings else ():
         print(*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1], sep="  ", flush=True)

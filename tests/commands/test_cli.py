@@ -125,3 +125,18 @@ def test_what_stops_a_command_is_one_line_and_an_exit_code(monkeypatch, capsys, 
 def test_a_threshold_that_is_no_number_says_what_to_give(capsys, threshold):
     assert exit_code_of("export_brats", "predictions", "-o", "out", "--et-threshold", threshold) == 2
     assert f"argument --et-threshold: {threshold!r}: give a number of voxels, or auto\n" in capsys.readouterr().err
+
+
+def test_names_reach_no_terminal_as_commands_to_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    assert cli.main(["convert_brats", f"{tmp_path}/\x1b]0;title\x07\u202e\udcff\u00f6", "-d", "1"]) == 2
+    assert f"{tmp_path}/\\x1b]0;title\\x07\\u202e\\udcff\u00f6 is no folder" in capsys.readouterr().err
+
+
+def test_names_that_the_terminal_has_no_characters_for_are_printed_all_the_same(tmp_path, monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, (tmp_path / name).open("w", encoding="ascii"))
+    monkeypatch.setattr(demo, "run", lambda options: print("\u00f6dem \udcff") or 0)
+    assert cli.main(["demo", "-o", str(tmp_path)]) == 0
+    sys.stdout.close()
+    assert (tmp_path / "stdout").read_text() == "\\xf6dem \\udcff\n"
