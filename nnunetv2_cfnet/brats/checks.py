@@ -6,7 +6,8 @@ does not keep the others from being checked. The constants below are what counts
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
@@ -16,17 +17,19 @@ import numpy as np
 import SimpleITK
 
 from nnunetv2_cfnet.brats.editions import CHANNELS, Edition, editions_of
-from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
+from nnunetv2_cfnet.brats.findings import NO_CASE, Finding, Kind, Severity
+from nnunetv2_cfnet.brats.labels import labels_flag
 from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase
 from nnunetv2_cfnet.files.volumes import (
     BROKEN,
     Geometry,
     count_non_finite,
     geometry_of,
+    is_broken_link,
     listing,
     name_for_itk,
-    reason,
     shared_geometry,
+    unreadable,
 )
 
 # Voxels align although headers differ: brains overlap by so much (skull-stripped by one mask, they nearly coincide), ..
@@ -40,8 +43,23 @@ SHARE_OUTSIDE = 0.05  # of the segmentation, that may lie outside the brain
 # A brain that was cut at its bottom, where BraTS's images often end in the brain stem, covers less of the image's face.
 SHARE_OF_FACE = 0.1
 SHARE_SATURATED = 0.01  # of the brain, that may have the highest intensity of all
+# Brains of two patients overlap by up to 0.95 where both are registered, those of one case by over 0.999.
+DICE_OF_ONE_BRAIN = 0.97
+# Mean FLAIR of what is labelled over that of the brain, in the brain's standard deviations: lesions have over 1.2, the
+# same segmentations on other patients under 0.4.
+LEAST_ON_FLAIR = 0.6
+FEW_VOXELS = 50  # of a tissue, whose mean says nothing
 
-WARNINGS = (Kind.OUTSIDE, Kind.CLIPPED, Kind.SATURATED, Kind.UNCLAIMED)  # all others are errors
+WARNINGS = (  # all others are errors
+    Kind.OUTSIDE,
+    Kind.CLIPPED,
+    Kind.SATURATED,
+    Kind.BRAIN,
+    Kind.SEQUENCE,
+    Kind.ELSEWHERE,
+    Kind.FEW_LABELS,
+    Kind.MEANING,
+)
 
 
 @dataclass
@@ -61,11 +79,24 @@ class Volume:
         return geometry_of(self.image)
 
 
+class TissueSignal(NamedTuple):
+    """How many voxels of a tissue a case has, and their mean in T1ce and FLAIR, NaN where it can't be measured."""
+
+    num_voxels: int
+    t1ce: float
+    flair: float
+
+
 class Inspection(NamedTuple):
-    """What was found in one case, and a digest of each modality's voxels, to be compared with other cases'."""
+    """What was found in one case, and what is compared with other cases'.
+
+    digests: of each modality's voxels.
+    tissues: that are labelled; none without a segmentation, or one that can't be read or has other labels.
+    """
 
     findings: list[Finding]
     digests: dict[str, bytes]
+    tissues: dict[str, TissueSignal]
 
 
 def inspect_case(case: SourceCase, edition: Edition) -> Inspection:
@@ -77,7 +108,7 @@ def inspect_case(case: SourceCase, edition: Edition) -> Inspection:
         volumes |= volumes_of_file
         defects += defects_of_file
     segmentation = volumes.pop(SEGMENTATION, None)
-    modalities = [volumes[channel] for channel in CHANNELS if channel in volumes]
+    modalities = {channel: volumes[channel] for channel in CHANNELS if channel in volumes}
     digests = {
         channel: hashlib.blake2b(np.ascontiguousarray(volume.array).data).digest()
         for channel, volume in volumes.items()
@@ -85,17 +116,27 @@ def inspect_case(case: SourceCase, edition: Edition) -> Inspection:
     }
 
     defects += _check_equal(digests, volumes)
-    for volume in modalities:
+    for volume in modalities.values():
         defects += _check_intensities(volume)
-    if segmentation:
-        defects += _check_labels(segmentation, edition, case.name)
+    unknown = _check_labels(segmentation, edition, case.name) if segmentation else []
+    defects += unknown
+    tissues: dict[str, TissueSignal] = {}
     if modalities:
-        defects += _check_against_most(modalities, segmentation)
+        misplaced, images, labelled, brain = _check_against_most(modalities, segmentation)
+        other_brains = _check_brains(images, brain)
+        exchanged = [] if other_brains else _check_sequences(images, brain)
+        defects += misplaced + other_brains + exchanged
+        if labelled:
+            elsewhere = _check_outside(labelled, brain) or _check_elsewhere(labelled, images, brain, edition)
+            defects += [] if exchanged else elsewhere
+            if not unknown:
+                tissues = _measure_tissues(labelled, {} if elsewhere else images, edition)
+                defects += _check_tissues(labelled, tissues, edition)
     findings = [
         Finding(case.name, Severity.WARNING if kind in WARNINGS else Severity.ERROR, kind, message)
         for kind, message in defects
     ]
-    return Inspection(findings, digests)
+    return Inspection(findings, digests, tissues)
 
 
 def check_source(source: Source, inspections: Sequence[Inspection]) -> list[Finding]:
@@ -109,15 +150,70 @@ def check_source(source: Source, inspections: Sequence[Inspection]) -> list[Find
             message = f"has the same voxels as {twin}. Keep one of the two, or fetch them anew."
             findings.append(Finding(case.name, Severity.ERROR, Kind.DUPLICATE, f"{case.name} {message}"))
         first_with |= {digest: case.name for digest in inspection.digests.values() if digest not in first_with}
-    unclaimed = "{} belongs to no case and is left out: give it the name of edition {} if it should."
+    tissues = [inspection.tissues for inspection in inspections]
     return [
         *findings,
+        *_check_meanings(source, tissues),
+        *_check_absent(source, tissues),
         *_check_lost_segmentations(source),
         *(
-            Finding("-", Severity.WARNING, Kind.UNCLAIMED, unclaimed.format(path, source.edition.name))
+            Finding(NO_CASE, Severity.WARNING, Kind.UNCLAIMED, _unclaimed(path, source.edition))
             for path in source.unclaimed
         ),
     ]
+
+
+def _check_meanings(source: Source, tissues: Sequence[Mapping[str, TissueSignal]]) -> list[Finding]:
+    """An error if most cases with enhancing tumour have it where T1ce is brighter elsewhere."""
+    told = [(case, brightest) for case in tissues if (brightest := _brightest(case))]
+    wrong = [case for case, brightest in told if brightest != "ET"]
+    if 2 * len(wrong) <= len(told):
+        return []
+    labels = source.edition.labels
+    readings = Counter(tuple(_seeming_labels(case, labels).items()) for case in wrong)
+    seeming = dict(max(readings.items(), key=lambda item: (len(item[0]), item[1]))[0])
+    message = (
+        f"In {len(wrong)} of {len(told)} cases that have label {labels['ET']} = ET, the mean T1ce is higher in another "
+        f"label. By T1ce and FLAIR, labels seem to be {', '.join(f'{label} = {t}' for t, label in seeming.items())}."
+    )
+    if source.labels_given:
+        return [Finding(NO_CASE, Severity.WARNING, Kind.MEANING, f"{message} They are taken as --labels has them.")]
+    example = f": --labels {labels_flag(labels | seeming)}" if len(seeming) > 1 else ""
+    remedy = f"Look at some cases, and fetch the release anew or say with --labels what the labels are{example}"
+    return [Finding(NO_CASE, Severity.ERROR, Kind.MEANING, f"{message} {remedy}")]
+
+
+def _seeming_labels(tissues: Mapping[str, TissueSignal], labels: Mapping[str, int]) -> dict[str, int]:
+    """What labels seem to be: enhancing tumour is brightest on T1ce, and of two others oedema on FLAIR."""
+    measured = [tissue for tissue, signal in tissues.items() if signal.num_voxels >= FEW_VOXELS and tissue != "RC"]
+    enhancing = max(measured, key=lambda tissue: tissues[tissue].t1ce)
+    others = sorted((t for t in measured if t != enhancing), key=lambda t: tissues[t].flair)
+    seeming = {"ET": enhancing} | (dict(zip(("NCR/NET", "ED"), others, strict=True)) if len(others) == 2 else {})
+    return {tissue: labels[read_as] for tissue, read_as in seeming.items()}
+
+
+def _check_absent(source: Source, tissues: Sequence[Mapping[str, TissueSignal]]) -> list[Finding]:
+    """A warning for each tissue of the edition that is labelled nowhere."""
+    if not any(tissues):
+        return []
+    return [
+        Finding(
+            NO_CASE,
+            Severity.WARNING,
+            Kind.ABSENT,
+            f"No case has label {label} = {tissue} of edition {source.edition.name}. Is it of that edition?",
+        )
+        for tissue, label in source.edition.labels.items()
+        if not any(tissue in case for case in tissues)
+    ]
+
+
+def _unclaimed(path: Path, edition: Edition) -> str:
+    if is_broken_link(path):
+        return (
+            f"{path} is a link to {path.readlink()}, which is not there, and is left out. Fetch that if it is a case."
+        )
+    return f"{path} belongs to no case and is left out: give it the name of edition {edition.name} if it should."
 
 
 def _check_lost_segmentations(source: Source) -> list[Finding]:
@@ -182,12 +278,15 @@ def _read(path: Path, contents: list[str], edition: Edition) -> tuple[dict[str, 
         num_non_finite = count_non_finite(path)
         image = SimpleITK.ReadImage(name_for_itk(path))
     except BROKEN as error:
-        return {}, [(Kind.UNREADABLE, f"{path} can't be read ({reason(error)}). Fetch it anew.")]
+        return {}, [(Kind.UNREADABLE, unreadable(path, error, "Fetch it anew."))]
     size = image.GetSize()
     expected = () if contents == [SEGMENTATION] else edition.volumes
     if image.GetNumberOfComponentsPerPixel() != 1 or len(size) not in ((3, 4) if expected else (3,)):
         message = f"{path} has {listing(size)} voxels of {image.GetPixelIDTypeAsString()}, which is no volume in 3D"
         return {}, [(Kind.SHAPE, f"{message}. Fetch it anew.")]
+    if "complex" in image.GetPixelIDTypeAsString():
+        message = f"{path} has complex numbers where magnitudes are expected. Save their magnitudes, or fetch it anew."
+        return {}, [(Kind.SHAPE, message)]
 
     defects = []
     if num_non_finite:
@@ -211,20 +310,36 @@ def _read(path: Path, contents: list[str], edition: Edition) -> tuple[dict[str, 
 # How the volumes lie
 
 
-def _check_against_most(modalities: list[Volume], segmentation: Volume | None) -> Defects:
-    """Everything against the header that most share, and the segmentation and the image's edge against the brain."""
-    volumes = [*modalities, segmentation] if segmentation else modalities
+def _check_against_most(
+    modalities: Mapping[str, Volume], segmentation: Volume | None
+) -> tuple[Defects, dict[str, Volume], Volume | None, np.ndarray]:
+    """Everything against the header that most share, and the image's edge against the brain.
+
+    Returns:
+        what is wrong, the modalities whose voxels align and which show something, the segmentation if it aligns, and
+        the brain.
+    """
+    volumes = [*modalities.values(), segmentation] if segmentation else list(modalities.values())
     shared = shared_geometry([volume.geometry for volume in volumes])
-    reference = next((volume for volume in modalities if volume.geometry == shared), modalities[0])
-    of_one_shape = [volume for volume in modalities if volume.geometry.size == reference.geometry.size]
+    reference = next((volume for volume in modalities.values() if volume.geometry == shared), volumes[0])
+    of_one_shape = [volume for volume in modalities.values() if volume.geometry.size == reference.geometry.size]
     brain = _brain(of_one_shape)
     defects = []
-    for volume in modalities:
-        defects += _check_geometry(volume, reference, lambda volume: _aligned_brains(reference, volume))
+    aligned: dict[str, Volume] = {}
+    for channel, volume in modalities.items():
+        misplaced = _check_geometry(volume, reference, lambda volume: _aligned_brains(reference, volume))
+        if all(kind is Kind.HEADER for kind, _ in misplaced) and not _is_empty(volume):
+            aligned[channel] = volume
+        defects += misplaced
     if segmentation:
-        defects += _check_geometry(segmentation, reference, lambda volume: _aligned_tumour(of_one_shape, brain, volume))
-        defects += _check_outside(segmentation, brain)
-    return defects + _check_clipped(brain, reference)
+        misplaced = _check_geometry(
+            segmentation, reference, lambda volume: _aligned_tumour(of_one_shape, brain, volume)
+        )
+        defects += misplaced
+        if any(kind is not Kind.HEADER for kind, _ in misplaced):
+            defects += _check_outside(segmentation, brain)
+            segmentation = None
+    return defects + _check_clipped(brain, reference), aligned, segmentation, brain
 
 
 def _check_geometry(volume: Volume, reference: Volume, aligned: Callable[[Volume], bool]) -> Defects:
@@ -317,10 +432,50 @@ def _check_labels(segmentation: Volume, edition: Edition, case_name: str) -> Def
     try:
         edition.to_nnunet(segmentation.array)
     except ValueError as error:
-        named = editions_of(case_name) == [edition.name]
-        remedy = "Mend them" if named else "Mend them, or say what they are with --edition"
+        flags = "--labels" if editions_of(case_name) == [edition.name] else "--edition or --labels"
+        remedy = f"Mend them, or say what they are with {flags}"
         return [(Kind.LABELS, f"{segmentation.title}: {error}. {remedy}.")]
     return []
+
+
+def _measure_tissues(segmentation: Volume, images: Mapping[str, Volume], edition: Edition) -> dict[str, TissueSignal]:
+    where = np.nonzero(segmentation.array)
+    labels = segmentation.array[where]
+    signals = [
+        images[channel].array[where] if channel in images else np.full(len(labels), np.nan)
+        for channel in ("T1ce", "FLAIR")
+    ]
+    return {
+        tissue: TissueSignal(_count(labels == label), *(float(signal[labels == label].mean()) for signal in signals))
+        for tissue, label in edition.labels.items()
+        if (labels == label).any()
+    }
+
+
+def _check_tissues(segmentation: Volume, tissues: Mapping[str, TissueSignal], edition: Edition) -> Defects:
+    """Labels that there are few of, and enhancing tumour that enhances less than other tissues."""
+    if len(tissues) < 2:
+        has = ", ".join(f"label {edition.labels[tissue]} = {tissue} alone" for tissue in tissues) or "no label at all"
+        return [(Kind.FEW_LABELS, f"{segmentation.title} has {has}. Is that so, or is it of something else?")]
+    brightest = _brightest(tissues)
+    if brightest in (None, "ET"):
+        return []
+    message = (
+        f"{segmentation.title}: the mean T1ce is highest in label {edition.labels[brightest]} = {brightest} "
+        f"({tissues[brightest].t1ce:.4g}), and not in {edition.labels['ET']} = ET ({tissues['ET'].t1ce:.4g}). Do the "
+        "labels mean that, and is T1ce the image after contrast?"
+    )
+    return [(Kind.MEANING, message)]
+
+
+def _brightest(tissues: Mapping[str, TissueSignal]) -> str | None:
+    """The tissue with the highest mean T1ce, if it can be compared with enhancing tumour."""
+    measured = {
+        tissue: signal.t1ce
+        for tissue, signal in tissues.items()
+        if signal.num_voxels >= FEW_VOXELS and np.isfinite(signal.t1ce)
+    }
+    return max(measured, key=measured.__getitem__) if "ET" in measured and len(measured) > 1 else None
 
 
 def _check_equal(digests: dict[str, bytes], volumes: dict[str, Volume]) -> Defects:
@@ -361,6 +516,87 @@ def _brain(volumes: list[Volume]) -> np.ndarray:
     for volume in volumes:
         num_modalities += volume.array != 0
     return num_modalities >= min(2, len(volumes))
+
+
+def _check_brains(images: Mapping[str, Volume], brain: np.ndarray) -> Defects:
+    """Modalities that show another brain than most."""
+    defects = []
+    for volume in images.values():
+        own = volume.array != 0
+        if own.all():  # no background to tell by
+            continue
+        dice = 2 * _count(own & brain) / max(1, _count(own) + _count(brain))
+        if dice < DICE_OF_ONE_BRAIN:
+            message = (
+                f"{volume.title}: its brain has another shape than the other modalities' (Dice {dice:.3f}, less than "
+                f"{DICE_OF_ONE_BRAIN}). Is it of this case?"
+            )
+            defects.append((Kind.BRAIN, message))
+    return defects
+
+
+def _check_sequences(images: Mapping[str, Volume], brain: np.ndarray) -> Defects:
+    """T1 and T1ce are more alike than either is to T2 or FLAIR, unless files were exchanged."""
+    intensities = {channel: _intensities(volume, brain) for channel, volume in images.items()}
+    if not {"T1", "T1ce"} <= set(intensities) or not brain.any():
+        return []
+    alike = {
+        pair: float(np.corrcoef(intensities[pair[0]], intensities[pair[1]])[0, 1])
+        for pair in product(("T1", "T1ce"), ("T1ce", "T2", "FLAIR"))
+        if pair[0] != pair[1] and pair[1] in intensities
+    }
+    first, second = max(alike, key=alike.__getitem__)
+    if second == "T1ce":
+        return []
+    other = "T1ce" if first == "T1" else "T1"
+    message = (
+        f"{images[first].title} is more like {images[second].title} (correlation {alike[first, second]:.2f}) than like "
+        f"{images[other].title} ({alike['T1', 'T1ce']:.2f}). Were {other} and {second} exchanged?"
+    )
+    return [(Kind.SEQUENCE, message)]
+
+
+def _intensities(volume: Volume, brain: np.ndarray) -> np.ndarray:
+    """Those of the brain, without extremes."""
+    values = volume.array[brain].astype(np.float32)
+    return np.clip(values, *np.nanpercentile(values, [1, 99])) if len(values) else values
+
+
+def _check_elsewhere(
+    segmentation: Volume, images: Mapping[str, Volume], brain: np.ndarray, edition: Edition
+) -> Defects:
+    """A tumour and its oedema are bright on FLAIR, and the same place mirrored is not."""
+    labelled = (segmentation.array != 0) & (segmentation.array != edition.labels.get("RC", 0))
+    if "FLAIR" not in images or _count(labelled) < FEW_VOXELS:
+        return []
+    flair = images["FLAIR"]
+    of_brain = flair.array[brain]
+    where = np.nonzero(labelled)
+
+    def brightness(mirrored_axis: int | None = None) -> float:
+        place = tuple(
+            length - 1 - indices if axis == mirrored_axis else indices
+            for axis, (indices, length) in enumerate(zip(where, labelled.shape, strict=True))
+        )
+        return float((flair.array[place].mean() - of_brain.mean()) / of_brain.std())
+
+    as_it_lies = brightness()
+    mirrored = {name: brightness(axis) for axis, name in enumerate("zyx")}
+    best = max(mirrored, key=mirrored.__getitem__)
+    title = f"{segmentation.title}: on FLAIR, what it labels is"
+    if mirrored[best] > max(as_it_lies, LEAST_ON_FLAIR):
+        message = (
+            f"{title} less bright ({as_it_lies:.2f} standard deviations over the brain's mean) than the same place "
+            f"mirrored along {best} ({mirrored[best]:.2f}). Was it mirrored?"
+        )
+    elif as_it_lies < LEAST_ON_FLAIR:
+        message = (
+            f"{title} hardly brighter than the brain's mean ({as_it_lies:.2f} standard deviations, less than "
+            f"{LEAST_ON_FLAIR}). Is it of this case?"
+        )
+    else:
+        return []
+    return [(Kind.ELSEWHERE, message)]
 
 
 def _check_outside(segmentation: Volume, brain: np.ndarray) -> Defects:

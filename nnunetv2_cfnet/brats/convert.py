@@ -22,12 +22,12 @@ import SimpleITK
 from nnunetv2_cfnet import __version__
 from nnunetv2_cfnet.brats.checks import Inspection, check_source, inspect_case
 from nnunetv2_cfnet.brats.editions import AUTO, CHANNELS, TISSUES, Edition
-from nnunetv2_cfnet.brats.findings import Finding, Kind, Severity
+from nnunetv2_cfnet.brats.findings import NO_CASE, Finding, Kind, Severity
 from nnunetv2_cfnet.brats.records import check_case
 from nnunetv2_cfnet.brats.sources import SEGMENTATION, Source, SourceCase, find_cases
 from nnunetv2_cfnet.brats.splits import make_splits
 from nnunetv2_cfnet.brats.target import Target
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import UserError, printable
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel
 from nnunetv2_cfnet.files.volumes import Geometry, name_for_itk, read_geometry, reason, write_volume
@@ -50,6 +50,7 @@ def convert_brats(
     dry_run: bool = False,
     skip_bad: bool = False,
     fix_headers: bool = False,
+    labels: str | None = None,
 ) -> None:
     """Check all cases of a release, then write them as DatasetXXX_NAME in nnUNet_raw.
 
@@ -64,6 +65,7 @@ def convert_brats(
         dry_run: check and say what would be written, and write nothing.
         skip_bad: leave out cases with errors.
         fix_headers: where only headers differ, write the one that most files of the case have.
+        labels: the source's, as in ED=1,NCR=2,ET=3, where they are not the edition's.
 
     Raises:
         UserError: something that the user can mend; before anything but the table of findings, and what is kept of the
@@ -71,7 +73,7 @@ def convert_brats(
     """
     check_num_processes(num_processes)
     raw = nnunet_folder("nnUNet_raw").absolute()
-    source = find_cases(source_folder.expanduser().resolve(), edition)
+    source = find_cases(source_folder.expanduser().resolve(), edition, labels)
     target = _choose_target(raw, dataset_id, name or f"BraTS{source.edition.name.upper()}")
     _print_source(source, decided=edition == AUTO)
     if dry_run:
@@ -99,6 +101,7 @@ def convert_brats(
                 {
                     "version": __version__,
                     "edition": source.edition.name,
+                    "labels": source.edition.labels,
                     "symlink": symlink,
                     "cases": {case.name: digests[case.name] for case in cases},
                 }
@@ -160,7 +163,7 @@ def _needed_bytes(source: Source, symlink: bool) -> int:
 
 
 def _is_packed(path: Path) -> bool:
-    return path.name.endswith(FILE_ENDING)
+    return path.name.lower().endswith(FILE_ENDING)
 
 
 def _print_source(source: Source, decided: bool) -> None:
@@ -191,7 +194,8 @@ def _find(source: Source, inspections: Sequence[Inspection], fix_headers: bool) 
 
 
 def _rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
-    return [Finding._fields, *((f.case, f.severity.value, f.kind.value, f.message) for f in findings)]
+    cells = ((f.case, f.severity.value, f.kind.value, f.message) for f in findings)
+    return [Finding._fields, *(tuple(map(printable, row)) for row in cells)]
 
 
 def _write_findings(findings: Sequence[Finding], target: Target) -> None:
@@ -209,6 +213,8 @@ def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> 
         UserError: some have errors and are not to be skipped, or all have.
     """
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if any(finding.case == NO_CASE for finding in errors):
+        raise UserError("The release as a whole has an error, listed above, which --skip-bad can't leave out.")
     bad = {finding.case for finding in errors}
     good = [case for case in source.cases if case.name not in bad]
     remedies = []

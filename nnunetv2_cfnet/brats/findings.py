@@ -27,7 +27,16 @@ class Kind(str, Enum):
     OUTSIDE = "outside"  # warning: segmentation outside the brain
     CLIPPED = "clipped"  # warning: the brain reaches the edge of the image
     SATURATED = "saturated"  # warning: many voxels share the highest intensity
+    BRAIN = "brain"  # warning: a modality's brain has another shape than the others'
+    SEQUENCE = "sequence"  # warning: T1 or T1ce seems to be exchanged with T2 or FLAIR
+    ELSEWHERE = "elsewhere"  # warning: what is labelled is not bright on FLAIR
+    FEW_LABELS = "few labels"  # warning: a segmentation that is empty or has one label
+    MEANING = "meaning"  # warning: T1ce is not brightest in the label of ET; an error where most cases say so
+    ABSENT = "absent"  # warning: a label of the edition that no case has
     UNCLAIMED = "unclaimed"  # warning: a NIfTI file that belongs to no case
+
+
+NO_CASE = "-"  # in a finding's place for the case: it is about the release as a whole
 
 
 class Finding(NamedTuple):

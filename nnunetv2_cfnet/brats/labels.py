@@ -1,10 +1,10 @@
-"""Which tissue each value of a model's predictions is, by the dataset.json of the model."""
+"""Which tissue each value is: of a model's predictions, by its dataset.json, or of a release, by what a user says."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2_cfnet.brats.editions import TISSUES
+from nnunetv2_cfnet.brats.editions import TISSUES, Edition
 from nnunetv2_cfnet.errors import UserError
 
 # Names of labels and regions in datasets for nnU-Net -> the tissues that they stand for; see _plain for the spelling.
@@ -37,6 +37,34 @@ SPELLINGS = {
     ("RC",): ("resection cavity", "rc"),
 }
 TISSUES_OF = {spelling: set(tissues) for tissues, spellings in SPELLINGS.items() for spelling in spellings}
+
+
+def labels_flag(labels: Mapping[str, int]) -> str:
+    """As parse_labels reads them: ED=1,NCR=2,ET=3."""
+    return ",".join(f"{tissue.partition('/')[0]}={labels[tissue]}" for tissue in TISSUES if tissue in labels)
+
+
+def parse_labels(text: str, edition: Edition) -> dict[str, int]:
+    """The label of each tissue in a release whose labels are others than its edition's.
+
+    Args:
+        text: as in ED=1,NCR=2,ET=3.
+        edition: whose tissues these have to be.
+
+    Raises:
+        UserError: they are not, or two have one label.
+    """
+    pairs = [pair.partition("=")[::2] for pair in text.split(",")]
+    try:
+        labels = {tissue: int(label) for name, label in pairs for tissue in TISSUES_OF[_plain(name)]}
+    except (KeyError, ValueError):
+        labels = {}
+    if set(labels) != set(edition.labels) or len(set(labels.values())) < len(pairs) or min(labels.values()) < 1:
+        raise UserError(
+            f"--labels {text} does not give each tissue of edition {edition.name} a label of its own from 1 on, as in "
+            f"--labels {labels_flag(edition.labels)}."
+        )
+    return labels
 
 
 def read_label_order(dataset_json: dict, file: Path) -> dict[int, str]:

@@ -5,17 +5,25 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nnunetv2_cfnet.brats.editions import AUTO, EDITIONS, Edition, decide_edition, editions_of, refuse_other_tumours
+from nnunetv2_cfnet.brats.labels import parse_labels
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.volumes import Geometry, read_geometry, shared_geometry
+from nnunetv2_cfnet.files.volumes import Geometry, is_broken_link, read_geometry, shared_geometry, unreadable
 
 NIFTI = (".nii.gz", ".nii")
 SEGMENTATION = "seg"
 NAME_MAPPING = "name_mapping.csv"
+# What releases come as besides NIfTI, by how names end, and what to do.
+OTHER_FORMATS = {
+    (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"): "unpack them, and give the folder",
+    (".mha", ".mhd", ".nrrd"): "not read here, write them as .nii.gz under BraTS's names (with SimpleITK, for example)",
+    (".h5", ".hdf5", ".npy", ".npz"): "not read here, get the release's own NIfTI files",
+    (".dcm",): "not read here, get the release's own NIfTI files",
+}
 NO_ID = ("", "-", "na", "n/a", "nan", "none")  # what tables write where there is none, in any case
 
 
@@ -49,21 +57,26 @@ class SourceCase:
 
 @dataclass
 class Source:
-    """What find_cases found: cases by name, in order, and NIfTI files that belong to none."""
+    """What find_cases found: cases by name, in order, and NIfTI files that belong to none.
+
+    edition: with the labels that were given, if labels_given.
+    """
 
     folder: Path
     edition: Edition
     cases: list[SourceCase]
     unclaimed: list[Path]
+    labels_given: bool = False
 
 
-def find_cases(folder: Path, edition: str = AUTO) -> Source:
+def find_cases(folder: Path, edition: str = AUTO, labels: str | None = None) -> Source:
     """Find the cases of a release: case folders, HGG/ and LGG/, flat, or nested; .nii and .nii.gz; MSD's 4D files.
 
     Args:
         folder: searched with all its subfolders, linked ones too.
         edition: a name of EDITIONS, or "auto" to decide from the case names. Where it is given and no file has a
             BraTS name, any name before a channel's suffix is a case's.
+        labels: what the labels are, for parse_labels, where they are not the edition's.
 
     Raises:
         UserError: no folder, no cases, cases of other tumours, names that do not settle the edition, or something that
@@ -72,11 +85,24 @@ def find_cases(folder: Path, edition: str = AUTO) -> Source:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give the one that the release was unpacked to.")
     files = _files_below(folder)
-    images = [path for path in files if path.name.endswith(NIFTI)]
+    # a broken link to a case's folder has no ending
+    images = [path for path in files if path.name.lower().endswith(NIFTI) or is_broken_link(path)]
     refuse_other_tumours((name for path in images for name in (path.name, path.parent.name)), str(folder))
     claims = [_claim(path, EDITIONS.values()) for path in images]
-    if edition != AUTO and not any(name for name, _ in claims):
-        claims = [_claim(path, [EDITIONS[edition]], any_name=True) for path in images]
+    if not any(set(contents) - {SEGMENTATION} for _, contents in claims):
+        _refuse_nnunet_format(images, folder)
+    if not any(name for name, _ in claims):
+        editions = [EDITIONS[edition]] if edition != AUTO else list(EDITIONS.values())
+        by_any_name = {each.name: [_claim(path, [each], any_name=True) for path in images] for each in editions}
+        possible = [name for name, claims in by_any_name.items() if any(case for case, _ in claims)]
+        if not possible:
+            raise UserError(f"{folder} holds no cases{_expected(edition)}. {_what_there_is(files, images)}")
+        if edition == AUTO:
+            raise UserError(
+                f"{folder} holds no cases with BraTS names, and files are named as in {', '.join(possible)}. Say with "
+                "--edition which of them has the same labels."
+            )
+        claims = by_any_name[edition]
     cases: dict[str, SourceCase] = {}
     unclaimed = []
     for path, (name, contents) in zip(images, claims, strict=True):
@@ -93,13 +119,44 @@ def find_cases(folder: Path, edition: str = AUTO) -> Source:
     else:
         decided = EDITIONS[edition]
         _check_given(decided, cases, folder)
+    if labels is not None:
+        decided = replace(decided, labels=parse_labels(labels, decided))
     _group_patients(cases.values(), [path for path in files if path.name == NAME_MAPPING])
-    return Source(folder, decided, [cases[name] for name in sorted(cases)], unclaimed)
+    return Source(folder, decided, [cases[name] for name in sorted(cases)], unclaimed, labels is not None)
 
 
 def stem(path: Path) -> str:
     """The name without .nii.gz or .nii."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return next((path.name[: -len(ending)] for ending in NIFTI if path.name.lower().endswith(ending)), path.name)
+
+
+def _refuse_nnunet_format(images: Sequence[Path], folder: Path) -> None:
+    """nnU-Net's channels, which MSD's 4D files in folders of the same names could be taken for."""
+    labelled = {stem(path) for path in images if path.parent.name == "labelsTr"}
+    for path in images:
+        if stem(path).endswith("_0000") and stem(path) not in labelled:
+            raise UserError(
+                f"{folder} holds files as nnU-Net names them ({path}), not a BraTS release. A whole dataset of nnU-Net "
+                "(imagesTr, labelsTr, dataset.json) needs no conversion: put it into nnUNet_raw as DatasetXXX_NAME."
+            )
+
+
+def _expected(edition: str) -> str:
+    if edition == AUTO:
+        return " with BraTS names"
+    suffixes = ", ".join(EDITIONS[edition].suffixes.values()) or "imagesTr/ and labelsTr/ with 4D files"
+    return f" of edition {edition} (files ending in {suffixes})"
+
+
+def _what_there_is(files: Iterable[Path], images: Sequence[Path]) -> str:
+    """Sentences for a message: what a folder without cases holds, and what to do."""
+    sentences = []
+    for endings, remedy in OTHER_FORMATS.items():
+        if found := [path for path in files if path.name.lower().endswith(endings)]:
+            sentences.append(f"There are {len(found)} files such as {found[0].name}: {remedy}.")
+    if images:
+        sentences.append(f"There are {len(images)} files such as {images[0].name}, of which none is named so.")
+    return " ".join([*sentences, "Give the folder that the release was unpacked to, with its file names."])
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -131,12 +188,13 @@ def _stop(error: OSError) -> None:
 
 
 def _is_file(path: Path) -> bool:
-    """Path.is_file, which also says no where it can't tell, depending on the version of Python."""
+    """Path.is_file, but yes to a link to nothing, and an error where it can't tell."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # a link to nothing
-            return False
+        # what should be there is missed by name, when it is to be read
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return path.is_symlink()
         raise
 
 
@@ -165,14 +223,7 @@ def _claim(path: Path, candidates: Iterable[Edition], any_name: bool = False) ->
 
 
 def _check_given(edition: Edition, cases: Iterable[str], folder: Path) -> None:
-    names = list(cases)
-    if not names:
-        expected = ", ".join(edition.suffixes.values()) or "imagesTr/ and labelsTr/ with 4D files"
-        raise UserError(
-            f"{folder} holds no cases of edition {edition.name} (files ending in {expected}). Give the folder that the "
-            "release was unpacked to, or another --edition."
-        )
-    others = [name for name in names if (editions := editions_of(name)) and edition.name not in editions]
+    others = [name for name in cases if (editions := editions_of(name)) and edition.name not in editions]
     if others:
         raise UserError(
             f"{folder}: {others[0]} (and {len(others) - 1} more) is named as in {' or '.join(editions_of(others[0]))}, "
@@ -206,9 +257,19 @@ def _read_mapping(file: Path) -> list[dict[str, str]]:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 ({error}): save it as a CSV in UTF-8, or take it away.") from error
+    except OSError as error:
+        raise UserError(unreadable(file, error, "Put the release's own table there, or take it away.")) from error
     header = lines[0] if lines else ""
-    rows = csv.reader(lines, delimiter=max(",;\t", key=header.count))
-    columns = [column.strip() for column in next(rows, [])]
+    reader = csv.reader(lines, delimiter=max(",;\t", key=header.count), strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(
+            f"{file} is no table that can be read (line {reader.line_num}: {error}). Put the release's own table "
+            "there, or take it away."
+        ) from error
+    first, *rows = rows or [[]]
+    columns = [column.strip() for column in first]
     if not any(column.endswith("_ID") for column in columns):
         raise UserError(
             f"{file} has no column whose name ends in _ID, such as BraTS_2020_subject_ID (its first line: "

@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--edition", choices=(AUTO, *EDITIONS), default=AUTO, help="decides labels and names (default: by case names)"
     )
+    parser.add_argument(
+        "--labels", metavar="LABELS", help="of the source where they are not the edition's, as in: ED=1,NCR=2,ET=3"
+    )
     add_processes(parser)
     for flag, purpose in (
         ("--symlink", "link images that need no rewriting instead of copying them"),
@@ -47,5 +50,6 @@ def run(options: argparse.Namespace) -> int:
         dry_run=options.dry_run,
         skip_bad=options.skip_bad,
         fix_headers=options.fix_headers,
+        labels=options.labels,
     )
     return 0

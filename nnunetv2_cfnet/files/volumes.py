@@ -4,6 +4,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,11 @@ from nnunetv2_cfnet.errors import UserError
 ORIGIN_TOLERANCE_MM = 1e-3
 DIRECTION_TOLERANCE = 1e-3  # of a direction cosine
 SPACING_TOLERANCE = 1e-3  # of the spacing
+
+
+class NIfTI2Error(ValueError):
+    """A file of NIfTI-2, which SimpleITK does not read."""
+
 
 # What nibabel, gzip and SimpleITK raise for a broken file.
 BROKEN = (
@@ -112,8 +118,9 @@ def read_geometry(path: Path) -> Geometry:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(name_for_itk(path))
     try:
+        _check_header(nibabel.load(path))
         reader.ReadImageInformation()
-    except RuntimeError as error:
+    except BROKEN as error:
         raise OSError(f"{path} can't be read ({reason(error)})") from error
     return geometry_of(reader)
 
@@ -126,11 +133,13 @@ def count_non_finite(path: Path) -> int:
     Raises:
         BROKEN: the file ends too early, or its check sum is wrong.
     """
-    image: Any = nibabel.load(path)
+    with path.open("rb"):  # nibabel does not say that reading is not allowed
+        image: Any = nibabel.load(path)
+    _check_header(image)
     dtype, offset = image.get_data_dtype(), image.dataobj.offset
     expected = int(np.prod(image.shape)) * dtype.itemsize
     found = num_bad = 0
-    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
         file.read(offset)
         while chunk := file.read(dtype.itemsize << 18):
             found += len(chunk)
@@ -139,6 +148,26 @@ def count_non_finite(path: Path) -> int:
     if found < expected:
         raise EOFError(f"it has {found} bytes of voxels and should have {expected}")
     return num_bad
+
+
+def _check_header(image: Any) -> None:
+    """What nibabel reads and SimpleITK does not, or only with pages of complaints.
+
+    Raises:
+        ValueError: a header of NIfTI-2, or one with NaN in it.
+    """
+    if isinstance(image, nibabel.Nifti2Image):
+        raise NIfTI2Error("it is NIfTI-2, and NIfTI-1 is what is read here")
+    if not isinstance(image, nibabel.Nifti1Image):
+        return
+    header = image.header
+    used = [header["pixdim"][1:4]]
+    if header["qform_code"] > 0:
+        used += [[header[f"quatern_{c}"], header[f"qoffset_{axis}"]] for c, axis in zip("bcd", "xyz", strict=True)]
+    if header["sform_code"] > 0:
+        used += [header[f"srow_{axis}"] for axis in "xyz"]
+    if not np.isfinite(np.concatenate(used)).all():
+        raise ValueError("its header has NaN or infinity where it should say how the image lies")
 
 
 def read_label_map(file: Path) -> SimpleITK.Image:
@@ -151,7 +180,7 @@ def read_label_map(file: Path) -> SimpleITK.Image:
         count_non_finite(file)
         image = SimpleITK.ReadImage(name_for_itk(file))
     except BROKEN as error:
-        raise UserError(f"{file} can't be read ({reason(error)}). Make it again, or remove it.") from None
+        raise UserError(unreadable(file, error, "Make it again, or remove it.")) from None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise UserError(f"{file} is no segmentation in three dimensions: its size is {image.GetSize()}.")
     return image
@@ -196,6 +225,39 @@ def name_for_itk(path: Path) -> str:
         raise OSError(f"the name {os.fsencode(path)!r} is not UTF-8: rename it") from None
 
 
+def is_broken_link(path: Path) -> bool:
+    """Tell whether it links to nothing, as git-annex leaves links to what it has not fetched."""
+    return path.is_symlink() and not os.path.exists(path)
+
+
+def unreadable(path: Path, error: Exception, remedy: str) -> str:
+    """A message for a file that can't be read.
+
+    Args:
+        error: one of BROKEN.
+        remedy: what to do where the file itself is broken, a sentence.
+    """
+    why = reason(error)
+    if is_broken_link(path):
+        why, remedy = f"a link to {path.readlink()}, which is not there", "Fetch that, as with: git annex get"
+    elif isinstance(error, PermissionError):
+        why, remedy = "permission denied", "Allow it, as with: chmod +r"
+    elif isinstance(error, NIfTI2Error):
+        remedy = "Save it as NIfTI-1, as with nibabel: Nifti1Image.from_image(nibabel.load(file)).to_filename(file)"
+    else:
+        start = b""
+        with suppress(OSError), path.open("rb") as file:
+            start = file.read(400)
+        if start.startswith(b"version https://git-lfs"):
+            why, remedy = "Git LFS's pointer to a file, not the file", "Fetch that with: git lfs pull"
+        elif path.name.lower().endswith(".gz") and start[344:347] in (b"n+1", b"ni1"):
+            why, remedy = (
+                "not compressed, though its name ends in .gz",
+                f"Rename it to {path.name[:-3]}.",
+            )
+    return f"{path} can't be read ({why}). {remedy}"
+
+
 def reason(error: Exception) -> str:
     """Why a file is broken, in one line without the place in ITK's source, as in: it has 0 bytes."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -203,5 +265,5 @@ def reason(error: Exception) -> str:
 
 
 def listing(values: tuple[float, ...]) -> str:
-    """As in (1, 1, 1.5)."""
-    return f"({', '.join(f'{value:g}' for value in values)})"
+    """As in (1, 1, 1.5), and 0 for -0."""
+    return f"({', '.join(f'{value + 0:g}' for value in values)})"

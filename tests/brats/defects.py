@@ -67,6 +67,22 @@ def plant(case: SourceCase, kind: Kind) -> None:
             change(path, lambda array: array[..., : (occupied[0] + occupied[-1] + 1) // 2, :, :])
     elif kind is Kind.SATURATED:
         change_t1ce(lambda array: np.minimum(array, int(np.quantile(array[brain], 0.95))))
+    elif kind is Kind.BRAIN:  # a tenth of it is missing
+        top = int(np.quantile(np.nonzero(brain)[0], 0.9))
+        change_t1ce(lambda array: np.where(np.arange(len(array))[:, None, None] > top, 0, array))
+    elif kind is Kind.SEQUENCE and is_4d:
+        change(image, lambda array: array[[1, 0, 2, 3]])
+    elif kind is Kind.SEQUENCE:
+        t1, flair = case.files["T1"][0], case.files["FLAIR"][0]
+        first, second = read(t1), read(flair)
+        change(t1, lambda _: second)
+        change(flair, lambda _: first)
+    elif kind is Kind.ELSEWHERE:
+        change(segmentation, lambda array: mirrored(array, brain))
+    elif kind is Kind.FEW_LABELS:
+        change(segmentation, np.zeros_like)
+    elif kind is Kind.MEANING:
+        change(segmentation, lambda array: relabelled(array, {1: array.max(), array.max(): 1}))
     elif kind is Kind.UNCLAIMED:
         SimpleITK.WriteImage(
             SimpleITK.GetImageFromArray(t1ce), str(image.parent.parent / f"{case.name}_brainmask.nii.gz")
@@ -95,6 +111,19 @@ def misplaced(array: np.ndarray, brain: np.ndarray) -> np.ndarray:
     inside = np.flip(array[box])
     array[box] = np.roll(inside, [length // 2 for length in inside.shape], axis=(0, 1, 2))
     return array
+
+
+def mirrored(array: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Left to right within the brain's box."""
+    box = tuple(slice(indices.min(), indices.max() + 1) for indices in np.nonzero(brain))
+    array[box] = np.flip(array[box], 2).copy() * brain[box]
+    return array
+
+
+def relabelled(array: np.ndarray, meanings: dict[int, int]) -> np.ndarray:
+    table = np.arange(256, dtype=array.dtype)
+    table[list(meanings)] = list(meanings.values())
+    return table[array]
 
 
 def moved_outside(array: np.ndarray, brain: np.ndarray) -> np.ndarray:

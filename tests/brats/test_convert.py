@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from defects import RAS, change
+from defects import RAS, change, relabelled
 from images import geometry, read
 
 from nnunetv2_cfnet import cli
@@ -199,6 +199,15 @@ def test_symlinks_are_absolute_and_only_for_what_needs_no_rewriting(raw, write_r
     assert not any(path.is_symlink() for path in raw.glob("*/labelsTr/*"))
 
 
+def test_endings_in_capitals_are_copied_and_compressed_as_any(raw, write_release):
+    release = write_release(num_cases=1)
+    case = release / "BraTS2021_00000"
+    before = (case / "BraTS2021_00000_t2.nii.gz").read_bytes()
+    (case / "BraTS2021_00000_t2.nii.gz").rename(case / "BraTS2021_00000_t2.NII.GZ")
+    convert_brats(release, 7)
+    assert (raw / "Dataset007_BraTS2021" / "imagesTr" / "BraTS2021_00000_0002.nii.gz").read_bytes() == before
+
+
 def test_headers_within_the_tolerance_become_the_first_modalitys(raw, write_release):
     """nnU-Net takes no images of different spacing, however little it is."""
     release = write_release()
@@ -284,6 +293,55 @@ def test_skip_bad_leaves_out_cases_with_errors_and_keeps_those_with_warnings(raw
     assert len(list((dataset / "imagesTr").iterdir())) == 8
     assert json.loads((dataset / "dataset.json").read_text())["numTraining"] == 2
     assert "1 of 3 cases have errors and are left out." in capsys.readouterr().out
+
+
+def test_labels_that_seem_to_mean_something_else_stop_it_until_they_are_given(raw, write_release, capsys):
+    """What --labels says is read, recorded and written in nnU-Net's order; cases can't be skipped around it."""
+    release = write_release("2023", num_cases=3)
+    for path in release.rglob("*-seg.nii.gz"):
+        change(path, lambda array: relabelled(array, {1: 2, 2: 3, 3: 1}))
+    message = "The release as a whole has an error, listed above, which --skip-bad can't leave out."
+    assert refusal(release, edition="2023", skip_bad=True) == message
+    assert "labels seem to be 1 = ET, 2 = NCR/NET, 3 = ED. " in capsys.readouterr().out
+
+    convert_brats(release, 7, edition="2023", labels="ED=3, ncr = 2, ET=1")
+    assert "Its labels: 1 = ET, 2 = NCR/NET, 3 = ED.\nNothing was found wrong" in capsys.readouterr().out
+    dataset = raw / "Dataset007_BraTS2023"
+    assert json.loads((dataset / "dataset.json").read_text())["label_order"] == {"ED": 1, "NCR/NET": 2, "ET": 3}
+    for case in find_cases(release, "2023").cases:
+        after = read(dataset / "labelsTr" / f"{case.name}.nii.gz")
+        np.testing.assert_array_equal(after, relabelled(read(case.files["seg"][0]), {1: 3, 3: 1}))
+
+
+@pytest.mark.parametrize(
+    "labels", ["", "ED", "ED=1,NCR=2", "ED=1,NCR=2,ET=2", "ED=1,NCR=2,ET=0", "ED=1,NCR=2,ET=x", "ED=1,NCR=2,ET=3,RC=4"]
+)
+def test_labels_must_be_one_for_each_tissue_of_the_edition(labels, raw, write_release):
+    assert refusal(write_release(), labels=labels) == (
+        f"--labels {labels} does not give each tissue of edition 2021 a label of its own from 1 on, as in --labels "
+        "ED=2,NCR=1,ET=4."
+    )
+
+
+def test_other_labels_start_an_interrupted_conversion_anew(raw, write_release, monkeypatch, capsys):
+    release = write_release()
+    monkeypatch.setattr(convert, "_finish", lambda _: None)
+    for _ in range(2):
+        convert_brats(release, 7)
+    assert "Going on in " in capsys.readouterr().out
+    convert_brats(release, 7, labels="ED=1,NCR=2,ET=4")
+    assert "is left of a run with other files, edition or options: starting anew." in capsys.readouterr().out
+
+
+def test_names_with_escapes_are_printed_and_tabled_escaped(raw, write_release, capsys):
+    release = write_release(num_cases=1)
+    for name in (b"\x1b[2Jscan.nii.gz", b"caf\xe9.nii.gz"):
+        Path(os.fsdecode(os.fsencode(release) + b"/" + name)).touch()
+    convert_brats(release, 7)
+    table = (raw / "Dataset007_BraTS2021_findings.csv").read_text()
+    for text in (capsys.readouterr().out, table):
+        assert r"release/\x1b[2Jscan.nii.gz belongs to no case" in text
+        assert r"release/caf\udce9.nii.gz belongs to no case" in text
 
 
 def test_nothing_but_bad_cases_is_no_dataset(raw, write_release):

@@ -159,10 +159,10 @@ def test_links_are_followed(tmp_path):
     (tmp_path / "link").symlink_to(release, target_is_directory=True)
     for folder in (release, tmp_path / "link"):
         cases = found(folder)
-        assert list(cases) == [FIRST, SECOND, "BraTS20_Training_003"]
+        assert list(cases) == [FIRST, SECOND, "BraTS20_Training_003", "BraTS20_Training_004"]
         assert all(cases[name]["T1"] == [f"{name}/{name}_t1.nii.gz"] for name in (FIRST, SECOND))
-        assert [case.grade for case in find_cases(folder).cases] == ["LGG", "LGG", None]
-        assert len(set(patients(folder).values())) == 2
+        assert [case.grade for case in find_cases(folder).cases] == ["LGG", "LGG", None, None]
+        assert len(set(patients(folder).values())) == 3
 
 
 def test_other_names_are_unclaimed_where_some_are_of_the_edition(tmp_path):
@@ -184,8 +184,51 @@ def test_any_name_will_do_where_none_is_of_brats(tmp_path):
     touch(tmp_path / "hospital" / "notes.nii.gz")
     assert [case.name for case in find_cases(tmp_path, "2021").cases] == ["patient_7"]
     assert unclaimed(tmp_path, "2021") == ["notes.nii.gz"]
-    with pytest.raises(UserError, match="holds no cases with BraTS names; say what they are with --edition"):
+    with pytest.raises(UserError, match=r"named as in 2018, 2019, 2020, 2021\. Say with --edition which"):
         find_cases(tmp_path)
+
+
+@pytest.mark.parametrize("edition", ["auto", "2021", "msd"])
+@pytest.mark.parametrize(
+    ("files", "advice"),
+    [
+        (("BraTS20.zip", "a/b.TAR.GZ"), "There are 2 files such as BraTS20.zip: unpack them, and give the folder."),
+        ((f"{FIRST}_t1.mha", f"{FIRST}_seg.mha"), f"There are 2 files such as {FIRST}_seg.mha: not read here, write "),
+        (("volume_1_slice_0.h5",), "There are 1 files such as volume_1_slice_0.h5: not read here, get the release's "),
+        (("scan.dcm",), "There are 1 files such as scan.dcm: not read here, get the release's own NIfTI files."),
+        (("readme.nii.gz",), "There are 1 files such as readme.nii.gz, of which none is named so. Give the folder"),
+        ((), "Give the folder that the release was unpacked to, with its file names."),
+        (("imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"), "needs no conversion: put it into"),
+        (("imagesTr/BRATS_001_0000.nii.gz", "labelsTr/BRATS_001.nii.gz"), "needs no conversion: put it into nnUNet"),
+    ],
+)
+def test_where_no_edition_would_do_what_there_is_decides_the_advice(files, advice, edition, tmp_path):
+    touch(*(tmp_path / file for file in files))
+    with pytest.raises(UserError) as error:
+        find_cases(tmp_path, edition)
+    assert advice in str(error.value)
+    assert "--edition" not in str(error.value)
+
+
+def test_endings_may_be_in_capitals(tmp_path):
+    touch(tmp_path / f"{FIRST}_t2.NII.GZ", tmp_path / f"{FIRST}_t1.Nii")
+    assert found(tmp_path) == {FIRST: {"T2": [f"{FIRST}_t2.NII.GZ"], "T1": [f"{FIRST}_t1.Nii"]}}
+
+
+def test_4d_files_may_have_numbers_as_nnunets_channels_do(tmp_path):
+    touch(*(tmp_path / folder / f"case_{n:04d}.nii.gz" for folder in ("imagesTr", "labelsTr") for n in (0, 1)))
+    assert [case.name for case in find_cases(tmp_path, "msd").cases] == ["case_0000", "case_0001"]
+
+
+def test_a_link_to_nothing_is_still_a_file_of_its_case_or_unclaimed(tmp_path):
+    """A training case whose segmentation git-annex has not fetched is no test case."""
+    add_case(tmp_path / FIRST, FIRST)
+    (tmp_path / FIRST / f"{FIRST}_seg.nii.gz").unlink()
+    (tmp_path / FIRST / f"{FIRST}_seg.nii.gz").symlink_to("../.git/annex/objects/seg")
+    (tmp_path / SECOND).symlink_to("gone")
+    source = find_cases(tmp_path)
+    assert [(case.name, case.is_training) for case in source.cases] == [(FIRST, True)]
+    assert source.unclaimed == [tmp_path / SECOND]
 
 
 @pytest.mark.parametrize("edition", ["auto", "2023", "2024"])
@@ -236,7 +279,7 @@ def test_a_wrong_edition_is_refused(edition, tmp_path):
 
 def test_no_cases_and_no_folder_are_refused(tmp_path):
     touch(tmp_path / "readme.nii.gz")
-    with pytest.raises(UserError, match="holds no cases with BraTS names"):
+    with pytest.raises(UserError, match=r"holds no cases with BraTS names\. There are 1 files such as readme.nii.gz"):
         find_cases(tmp_path)
     with pytest.raises(UserError, match=r"no cases of edition 2021 \(files ending in _t1, _t1ce, _t2, _flair, _seg\)"):
         find_cases(tmp_path, "2021")
@@ -311,6 +354,14 @@ def test_a_name_mapping_that_cannot_be_read_is_refused(tmp_path):
         UserError, match=r"tables/name_mapping.csv is not UTF-8 .*: save it as a CSV in UTF-8, or take it"
     ):
         find_cases(tmp_path)
+    for row, problem in (
+        ("HGG," + 140_000 * "x", r"line 2: field larger than field limit \(131072\)"),
+        (f'HGG,"{FIRST}\nHGG,"{SECOND}"', "line 3: ',' expected after '\"'"),
+        (f'HGG,"{FIRST}', "line 2: unexpected end of data"),
+    ):
+        table.write_text(f"Grade,A_ID\n{row}\n")
+        with pytest.raises(UserError, match=rf"mapping.csv is no table that can be read \({problem}\)\. Put the"):
+            find_cases(tmp_path)
     for header in ("Grade,subject", "Grade|A_ID|B", ""):
         table.write_text(f"{header}\nHGG,{FIRST}\n")
         with pytest.raises(UserError, match=r"tables/name_mapping.csv has no column whose name ends in _ID") as error:

@@ -193,3 +193,18 @@ def test_a_command_that_is_told_to_end_leaves_nothing_half_done(monkeypatch, tmp
     assert cli.main(["doctor"]) == 128 + number
     assert capsys.readouterr().err == "nnunetv2_cfnet doctor: interrupted\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_reach_no_terminal_as_commands_to_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    assert cli.main(["convert_brats", f"{tmp_path}/\x1b]0;title\x07\u202e\udcff\u00f6", "-d", "1"]) == 2
+    assert f"{tmp_path}/\\x1b]0;title\\x07\\u202e\\udcff\u00f6 is no folder" in capsys.readouterr().err
+
+
+def test_names_that_the_terminal_has_no_characters_for_are_printed_all_the_same(tmp_path, monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, (tmp_path / name).open("w", encoding="ascii"))
+    monkeypatch.setattr(demo, "run", lambda options: print("\u00f6dem \udcff") or 0)
+    assert cli.main(["demo", "-o", str(tmp_path)]) == 0
+    sys.stdout.close()
+    assert (tmp_path / "stdout").read_text() == "\\xf6dem \\udcff\n"
