@@ -325,12 +325,12 @@ def test_labels_must_be_one_for_each_tissue_of_the_edition(labels, raw, write_re
 
 def test_other_labels_start_an_interrupted_conversion_anew(raw, write_release, monkeypatch, capsys):
     release = write_release()
-    monkeypatch.setattr(convert, "_finish", lambda _: None)
+    monkeypatch.setattr(Target, "finish", lambda *_: None)
     for _ in range(2):
         convert_brats(release, 7)
     assert "Going on in " in capsys.readouterr().out
     convert_brats(release, 7, labels="ED=1,NCR=2,ET=4")
-    assert "is left of a run with other files, edition or options: starting anew." in capsys.readouterr().out
+    assert "is of a run with other files, edition or options: starting anew." in capsys.readouterr().out
 
 
 def test_names_with_escapes_are_printed_and_tabled_escaped(raw, write_release, capsys):

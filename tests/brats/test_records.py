@@ -70,7 +70,7 @@ def test_a_case_that_cannot_be_read_has_no_record(check, write_release):
         assert checked.digest is None
 
 
-BROKEN = (None, "", [], [[]], {}, [[], []], [[], {"T1": 5}], [[["a", "no severity", "labels", ""]], {}])
+BROKEN = (None, "", [], [[]], {}, [[], [], []], [[], {"T1": 5}, {}], [[["a", "no severity", "labels", ""]], {}, {}])
 
 
 def test_a_record_that_is_broken_is_made_anew(check, write_release, tmp_path, monkeypatch):
