@@ -16,11 +16,11 @@ from itertools import product
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.json_files import read_json_object
 from nnunetv2_cfnet.files.processes import check_num_processes
 from nnunetv2_cfnet.host import dataset_name, find_trainer, nnunet_folder
 from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
 from nnunetv2_cfnet.planning.planners import DEFAULT_PLANS, is_preprocessed
+from nnunetv2_cfnet.planning.plans import read_plans
 from nnunetv2_cfnet.report.collect import compare_models
 from nnunetv2_cfnet.report.write import check_report_place
 from nnunetv2_cfnet.training.trainers import EPOCH_VARIANTS, nnUNetTrainerCFNetPublished
@@ -234,7 +234,7 @@ def _prepare(
 
 
 def _data_identifier(plans_file: Path, configuration: str) -> str:
-    plans = read_json_object(plans_file, "Plan again.")
+    plans = read_plans(plans_file)
     try:
         return plans["configurations"][configuration]["data_identifier"]
     except (KeyError, TypeError):

@@ -34,10 +34,9 @@ from nnunetv2_cfnet.planning.planners import (
     NOT_PLANS,
     PLANNERS,
     is_preprocessed,
-    read_plans,
     switched_off,
 )
-from nnunetv2_cfnet.planning.plans import MALFORMED
+from nnunetv2_cfnet.planning.plans import MALFORMED, is_plain_name, read_plans
 
 EXAMPLE = '"T1,T2|T1ce,FLAIR" or "0,2|1,3"'
 READ_BY_PLANNERS = ("spacings", "shapes_after_crop", "median_relative_size_after_cropping", INTENSITIES)
@@ -89,7 +88,7 @@ def plan(
             "nnUNetv2_plan_experiment."
         )
     plans_name = overwrite_plans_name or PLANNERS[planner].preset_plans_name
-    if Path(plans_name).name != plans_name or plans_name.startswith("."):
+    if not is_plain_name(plans_name):
         raise UserError(f"-overwrite_plans_name {plans_name}: give a name, without a folder.")
     _check_options(gpu_memory_target, preprocessor_name, overwrite_target_spacing)
     switched_off(without)

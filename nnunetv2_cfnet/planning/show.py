@@ -18,9 +18,8 @@ from nnunetv2_cfnet.planning.planners import (
     SWITCHED_OFF,
     Reference,
     nnUNetPlannerCFNetM,
-    read_plans,
 )
-from nnunetv2_cfnet.planning.plans import MALFORMED, cfnet_plans, network_on_meta
+from nnunetv2_cfnet.planning.plans import MALFORMED, cfnet_plans, network_on_meta, read_plans
 
 # of nnU-Net's default planner (default_experiment_planner.py); CFNet's planners plan no plain encoders
 PLAIN_REFERENCE = Reference(gb=8, values_3d=560e6, values_2d=85e6)

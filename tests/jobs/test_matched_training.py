@@ -241,6 +241,17 @@ def test_plans_without_the_configuration_are_named(nnunet, tmp_path, capsys):
     assert "nnUNetPlans.json has no configuration 3d_lowres: choose another one with -c." in capsys.readouterr().err
 
 
+def test_plans_that_name_data_of_another_folder_run_nothing(nnunet, tmp_path, capsys):
+    """nnUNetv2_preprocess would empty it."""
+    run(tmp_path, "--epochs", 5, "--folds", 0)
+    plans = {"configurations": {"3d_fullres": {"data_identifier": "../outside"}}}
+    (tmp_path / "nnUNet_preprocessed" / DATASET / "nnUNetPlans.json").write_text(json.dumps(plans))
+    nnunet.commands.clear()
+    run(tmp_path, "--epochs", 5, "--folds", 0, code=2)
+    assert "nnUNetPlans.json: data_identifier of '3d_fullres' is '../outside', and must be" in capsys.readouterr().err
+    assert nnunet.commands == []
+
+
 def test_a_search_that_stops_is_one_message(nnunet, tmp_path, monkeypatch, capsys):
     def stop(name: str) -> None:
         raise SystemExit(3)  # as a module on nnUNet_extTrainer may

@@ -11,7 +11,8 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_cfnet.architecture.cfnet import CFNet
-from nnunetv2_cfnet.planning.plans import CFNET, cfnet_plans, check_classes
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.planning.plans import CFNET, cfnet_plans, check_classes, published_plans, read_plans
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -130,6 +131,32 @@ def test_what_is_no_layer_is_named_and_not_called(make_plans, dataset_json, tmp_
     with pytest.raises(ValueError, match=message):
         cfnet_plans(plans, dataset_json, "2d")
     assert not Path("witness").exists()
+
+
+OUTSIDE = {
+    "data_identifier": "../../outside",
+    "previous_stage": "/outside",
+    "next_stage": ["3d_lowres", ".."],
+}
+
+
+@pytest.mark.parametrize("key", ["dataset_name", "plans_name", "configuration", *OUTSIDE])
+def test_a_name_that_leads_out_of_its_folder_is_refused(make_plans, dataset_json, tmp_path, key):
+    plans = make_plans()
+    if key in OUTSIDE:
+        plans["configurations"]["2d"][key] = OUTSIDE[key]
+    elif key == "configuration":
+        plans["configurations"]["../2d"] = {"inherits_from": "2d"}
+    else:
+        plans[key] = "a/../../outside"
+    message = rf"{key}.* is '.*', and must be a name without a folder: correct it in the plans file"
+    for translate in (cfnet_plans, published_plans):
+        with pytest.raises(ValueError, match=message):
+            translate(plans, dataset_json, "2d")
+    file = tmp_path / "plans.json"
+    file.write_text(json.dumps(plans))
+    with pytest.raises(UserError, match=rf"{file}: {message}"):
+        read_plans(file)
 
 
 def test_a_network_elsewhere_is_not_imported():

@@ -166,6 +166,16 @@ def test_plans_that_name_no_layer_call_nothing(make_model, own_folders, tmp_path
     assert not witness.exists()
 
 
+def test_data_of_another_folder_are_not_made(make_model, own_folders, tmp_path):
+    folder = make_model("nnUNetTrainer", "2d")
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["2d"]["data_identifier"] = str(tmp_path / "outside")
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(UserError, match=r"plans\.json: data_identifier of '2d' is .*outside"):
+        training_step.measure(folder, "2d", "cpu")
+    assert not (tmp_path / "outside").exists()
+
+
 def test_parameters_and_flops_are_printed_where_memory_runs_out(make_model, own_folders, monkeypatch, capsys):
     def fail(trainer, batch):
         raise MemoryError
