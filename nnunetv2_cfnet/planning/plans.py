@@ -1,7 +1,6 @@
 """An nnU-Net plan -> the same plan with CFNet's architecture, every argument spelled out."""
 
 import inspect
-import math
 import pydoc
 from collections.abc import Mapping, Sequence
 from copy import deepcopy

@@ -264,7 +264,7 @@ def leak_a_case() -> None:
         (
             lambda: (fold_1(GOOD) / "checkpoint_final.pth").write_bytes(b"PK"),
             trained(),
-            "fold_1/checkpoint_final.pth can't be read",
+            "fold_1/checkpoint_final.pth is no readable checkpoint",
         ),
         (leak_a_case, trained(), "folds 0, 1 predicted 1 cases that they don't leave out by"),
         (lambda: Path("poor/case_3.nii.gz").unlink(), GIVEN, "1 without a prediction in"),

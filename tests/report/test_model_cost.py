@@ -334,7 +334,7 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path):
     witness = tmp_path / "witness"
     checkpoint = write_checkpoint(tmp_path, 0, [1, 1], init_args=Malicious(witness))
     with pytest.raises(
-        UserError, match=rf"{re.escape(str(checkpoint))} holds \w+.mkdir that .* nothing in it"
+        UserError, match=rf"{re.escape(str(checkpoint))} is no .*it holds \w+.mkdir, which .* nothing in it"
     ) as refused:
         read_logs([tmp_path], [0])
     assert "weights_only" not in str(refused.value)
