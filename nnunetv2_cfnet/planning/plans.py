@@ -1,6 +1,7 @@
 """An nnU-Net plan -> the same plan with CFNet's architecture, every argument spelled out."""
 
 import inspect
+import math
 import pydoc
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -27,12 +28,12 @@ CFNET = f"{CFNet.__module__}.{CFNet.__name__}"
 PUBLISHED = f"{PublishedCFNet.__module__}.{PublishedCFNet.__name__}"
 TRANSLATED = (PlainConvUNet.__name__, ResidualEncoderUNet.__name__)
 # what plans that no planner wrote raise while they are read
-MALFORMED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError)
+MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
 # where classes that plans name may lie: of anything else, an import alone would run code
 TRUSTED = ("torch", "dynamic_network_architectures", "nnunetv2_cfnet")
 # of a patch, 812 cubed: 32 maps of that size, in half precision, take 34 GB
 MOST_VOXELS = 2**29
-# convs or blocks of a network: ten times those of nnU-Net's largest plans, built in seconds
+# convs or blocks of an encoder or decoder: ten times those of nnU-Net's largest plans
 MOST_LAYERS = 1000
 # given by nnU-Net when it builds a network, never by the plans
 GIVEN_BY_NNUNET = ("input_channels", "num_classes", "deep_supervision")
@@ -79,6 +80,26 @@ def is_plain_name(name: object) -> bool:
     return isinstance(name, str) and not name.startswith(".") and name != "" and not set(name) & set("/\\:\0")
 
 
+def check_sizes(configuration: Mapping) -> None:
+    """Refuse what no machine could train, before time or memory is spent on building it.
+
+    Raises:
+        ValueError: a patch or a number of layers that is too large, or is none; names it.
+    """
+    patch_size, arguments = configuration["patch_size"], configuration["architecture"]["arch_kwargs"]
+    if not all(type(size) is int and size > 0 for size in patch_size) or math.prod(patch_size) > MOST_VOXELS:
+        raise ValueError(
+            f"patch_size {patch_size} is no patch of 1 to {MOST_VOXELS} voxels: correct it in the plans file."
+        )
+    n_stages = arguments.get("n_stages")
+    for name in ("n_stages", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder"):
+        given = arguments.get(name)
+        num_stages = n_stages if isinstance(n_stages, int) and name != "n_stages" else 1
+        counts = given if isinstance(given, list) else [given] * min(num_stages, MOST_LAYERS)
+        if sum(count for count in counts if isinstance(count, int)) > MOST_LAYERS:
+            raise ValueError(f"{name} asks for more than {MOST_LAYERS} layers in all: correct it in the plans file.")
+
+
 class CFNetPlans(NamedTuple):
     """Plans that name CFNet wherever it can take the network's place, and lines for the training log that say how."""
 
@@ -106,7 +127,9 @@ def cfnet_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CF
         where = f"plans {manager.plans_name!r}, configuration {name!r}"
         try:
             # inheritance and nnU-Net's old formats are resolved, so that each configuration names its own CFNet
-            architecture, reason = cfnet_architecture(manager.get_configuration(name), dataset_json, plans, where)
+            planned = manager.get_configuration(name)
+            check_sizes(planned.configuration)
+            architecture, reason = cfnet_architecture(planned, dataset_json, plans, where)
         except (ValueError, *MALFORMED) as error:
             problem = _describe(error, where)
             if name == configuration:
@@ -143,6 +166,7 @@ def published_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -
                 f"{where}: the published CFNet is 2D, the patch is {list(planned.patch_size)}. Train the configuration "
                 "2d, or nnUNetTrainerCFNet."
             )
+        check_sizes(planned.configuration)
         _check_divisible(planned.patch_size, [[TOTAL_STRIDE] * 2], where)
         named = planned.network_arch_init_kwargs.get("modality_groups")
         groups, reason = resolve_modality_groups(dataset_json, plans, named)

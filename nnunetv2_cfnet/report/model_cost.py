@@ -130,8 +130,9 @@ def _read_log(checkpoint: Path) -> Mapping[str, list[float]]:
     content = read_checkpoint(
         checkpoint, "Copy it anew from where the training ran, or compare this model's predictions (--predictions)."
     )
-    log = content.get("logging") if isinstance(content, Mapping) else None
-    missing = [key for key in LOGGED if not isinstance(log, Mapping) or not isinstance(log.get(key), list)]
+    logging = content.get("logging") if isinstance(content, Mapping) else None
+    log = logging if isinstance(logging, Mapping) else {}
+    missing = [key for key in LOGGED if not isinstance(log.get(key), list)]
     if missing:
         raise UserError(
             f"{checkpoint} does not hold what nnU-Net's trainers log ({', '.join(missing)}), so there are neither "

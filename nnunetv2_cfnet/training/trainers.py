@@ -66,16 +66,16 @@ class nnUNetTrainerCFNet(nnUNetTrainer):
 
         Every fold's start does so: a kill or a full disk would leave half a file, and no fold could be predicted.
         """
-        model_folder = self.output_folder_base
+        model_folder = Path(self.output_folder).parent
         unfinished = Path(self.output_folder, f".start_{self.local_rank}")
         unfinished.mkdir(exist_ok=True)
         self.output_folder_base = str(unfinished)  # nothing else is done with it here
         try:
             super().on_train_start()
         finally:
-            self.output_folder_base = model_folder
+            self.output_folder_base = str(model_folder)
         for file in unfinished.iterdir():
-            file.replace(Path(model_folder, file.name))
+            file.replace(model_folder / file.name)
         unfinished.rmdir()
 
 
