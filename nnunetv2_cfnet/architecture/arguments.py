@@ -39,6 +39,8 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
 
     def per_stage(name: str, default: Any = None, length: int = n_stages) -> list:
         value = default if given[name] is None else given[name]
+        if value is None:
+            raise ValueError(f"{name} is None: give a value for each of n_stages={n_stages} stages.")
         values = [value] * length if isinstance(value, int) else list(value)
         if len(values) != length:
             raise ValueError(f"{name}={values} has {len(values)} entries; n_stages={n_stages} asks for {length}.")

@@ -1,7 +1,6 @@
 """Weights for the published network: checkpoints of its release, and ImageNet's for its encoders."""
 
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from nnunetv2_cfnet.architecture.published import RESNET, PublishedCFNet
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import UserError, listing_of
+from nnunetv2_cfnet.files.checkpoints import read_checkpoint
 
 # Our names of the network's parts -> the release's.
 RELEASE_NAMES = {
@@ -82,15 +82,15 @@ def load_published_state_dict(network: PublishedCFNet, checkpoint: str | Path | 
     """Load a checkpoint of the published release into the network.
 
     The state dict may lie in a dictionary under any key, have DataParallel's prefix "module.", and have the list of
-    fusion modules under any name. A file is read with torch.load(weights_only=True): nothing in it is run.
+    fusion modules under any name. A file is read with read_checkpoint: nothing in it is run.
 
     Args:
         network: left as it is if the checkpoint is refused.
         checkpoint: a file, or what is in it.
 
     Raises:
-        UserError: a file that is no checkpoint; weights that forward uses are missing, have another shape, or are not
-            finite. Names them.
+        UserError: a file that is no checkpoint; weights that forward uses are missing, have another shape or type,
+            are not finite, or are negative variances. Names them.
         OSError: there is no file to read.
     """
     if isinstance(checkpoint, Mapping):
@@ -103,16 +103,15 @@ def load_published_state_dict(network: PublishedCFNet, checkpoint: str | Path | 
         released_name = _released_name(name)
         # the release has linear layers where we have 1x1 convs
         shape = own.shape[:2] if ".cross." in released_name else own.shape
-        if problem := _problem(found.get(released_name), shape, own.dtype):
+        if problem := _problem(released_name, found.get(released_name), shape, own.dtype):
             problems.append(f"{released_name} {problem}")
         else:
             state[name] = found[released_name].to(own.dtype).reshape(own.shape)
     if problems:
         raise UserError(
             f"{where} does not fit the published CFNet of {network.num_classes} classes; its first names are "
-            f"{', '.join(list(found)[:5])}:\n  "
-            + "\n  ".join(problems)
-            + "\nGive a checkpoint of the whole network, as the release's training saves it."
+            f"{', '.join(list(found)[:5])}. {listing_of(problems)}. Give a checkpoint of the whole network, as the "
+            "release's training saves it."
         )
     network.load_state_dict(state)
     loaded = {_released_name(name) for name in state}
@@ -149,8 +148,8 @@ def load_imagenet_weights(network: PublishedCFNet) -> str:
     return str(file)
 
 
-def _problem(value: Any, shape: torch.Size, dtype: torch.dtype) -> str | None:
-    """What keeps a checkpoint's value from being a weight of this shape."""
+def _problem(name: str, value: Any, shape: torch.Size, dtype: torch.dtype) -> str | None:
+    """What keeps a checkpoint's value from being the weight of this name, shape and type."""
     if value is None:
         return "is missing"
     if not isinstance(value, torch.Tensor):
@@ -159,26 +158,20 @@ def _problem(value: Any, shape: torch.Size, dtype: torch.dtype) -> str | None:
         return "is a sparse, complex, quantized or empty tensor"
     if value.shape != shape:
         return f"has the shape {tuple(value.shape)} instead of {tuple(shape)}"
-    return None if torch.isfinite(value.to(dtype)).all() else f"has values that are not finite in {dtype}"
+    # a network in half precision can have its counters so, too
+    if dtype.is_floating_point and not value.is_floating_point():
+        return f"has the type {value.dtype} instead of {dtype}"
+    if not torch.isfinite(value.to(dtype)).all():
+        return f"has values that are not finite in {dtype}"
+    return "has negative variances" if name.endswith("running_var") and (value < 0).any() else None
 
 
 def _read(path: Path) -> Mapping:
-    with path.open("rb"):  # an OSError of its own, where there is no file to read
-        pass
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's are about how to load what is refused here
-            _check_whole(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    # a damaged file can make torch raise anything, an OSError too
-    except Exception as error:
-        # torch's own text would advise to load the file without care
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"it holds {refused[1]}, which is no weight" if refused else f"damaged? {type(error).__name__}"
-        raise UserError(
-            f"{path} is no readable checkpoint of weights ({reason}); nothing in it was run. If the file is whole, "
-            "save the state dict alone where it was made: torch.save(network.state_dict(), path)."
-        ) from error
+    content = read_checkpoint(
+        path,
+        "If the file is whole, save the state dict alone where it was made: torch.save(network.state_dict(), path).",
+    )
+    _check_whole(path)
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds no state dict but {type(content).__name__}: give the network's state dict.")
     return content
@@ -188,8 +181,12 @@ def _check_whole(path: Path) -> None:
     """Compare checksums, which torch does not: a damaged file would be loaded with wrong weights."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise ValueError(damaged)
+            try:
+                damaged = archive.testzip()
+            except RuntimeError as error:  # a flag of encryption
+                damaged = str(error)
+        if damaged:
+            raise UserError(f"{path} is damaged ({damaged} is not what was saved). Copy it anew.")
 
 
 def _released_state_dict(content: Mapping, where: str) -> dict[str, Any]:

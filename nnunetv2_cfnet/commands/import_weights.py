@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from nnunetv2_cfnet.brats.editions import CHANNELS
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.whole import check_new_folder, whole_folder
 
 MODALITY_GROUPS = [[0, 2], [1, 3]]
@@ -91,7 +91,7 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
     for names, reason in ((weights.unused, "which the release never uses"), (weights.unknown, "which are not its own")):
         if names:
             parts = dict.fromkeys(match[0] if (match := RELEASE_UNUSED.match(name)) else name for name in names)
-            print(f"{len(names)} entries ignored, {reason}: {', '.join(parts)}.")
+            print(f"{len(names)} entries ignored, {reason}: {listing_of(parts)}.")
     print(f"Labels: {', '.join(f'{value} = {name}' for name, value in LABELS.items())}. {ASSUMED}")
     print(
         f"Predict cases named CASE_0000.nii.gz .. CASE_0003.nii.gz ({', '.join(CHANNELS)}) with:\n"

@@ -54,7 +54,10 @@ def check_new_folder(folder: Path, flag: str = "-o") -> None:
     Args:
         flag: that the user gave it with, for messages.
     """
-    target = folder.resolve()
+    try:
+        target = folder.resolve()
+    except RuntimeError:
+        raise UserError(f"{folder} is a link that leads back to itself: choose another {flag}, or remove it.") from None
     if target == Path.cwd():
         raise UserError(f"{folder} is the folder that this runs in, which can't be replaced: give {flag} a new one.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -11,21 +11,22 @@ there already is not done again, so an interrupted benchmark goes on.
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.json_files import read_json_object
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import check_num_processes
 from nnunetv2_cfnet.host import dataset_name, find_trainer, nnunet_folder
 from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
+from nnunetv2_cfnet.planning.datasets import read_dataset
 from nnunetv2_cfnet.planning.planners import DEFAULT_PLANS, is_preprocessed
+from nnunetv2_cfnet.planning.plans import read_plans
 from nnunetv2_cfnet.report.collect import compare_models
 from nnunetv2_cfnet.report.write import check_report_place
-from nnunetv2_cfnet.training.trainers import EPOCH_VARIANTS, nnUNetTrainerCFNetPublished
+from nnunetv2_cfnet.training.trainers import EPOCH_VARIANTS, nnUNetTrainerCFNet, nnUNetTrainerCFNetPublished
 
 DEFAULT_MODELS = (
     "nnUNetTrainerCFNet__nnUNetPlans",
@@ -81,8 +82,7 @@ def benchmark(
     _check(configuration, models, folds, replicates)
     dataset = dataset_name(dataset_id)
     raw, preprocessed = nnunet_folder("nnUNet_raw") / dataset, nnunet_folder("nnUNet_preprocessed") / dataset
-    if not (raw / "dataset.json").is_file():
-        raise UserError(f"{raw / 'dataset.json'} is not there: the benchmark starts from the raw dataset.")
+    dataset_json = read_dataset(raw / "dataset.json", "The benchmark starts from the raw dataset.")
     out = out.expanduser().resolve()
     check_report_place(out / COMPARISON)
     check_num_processes(num_processes)
@@ -96,7 +96,7 @@ def benchmark(
 
     # the comparison is what all of it is for
     with nullcontext() if dry_run else locked(out / COMPARISON):
-        _prepare(dataset_id, configuration, models, raw, preprocessed, run)
+        _prepare(dataset_id, configuration, models, raw, preprocessed, dataset_json, run)
         results = [out / f"replicate_{replicate}" for replicate in range(replicates)]
         for folder in results:
             print(f"\nexport nnUNet_results={shlex.quote(str(folder))}")
@@ -207,6 +207,7 @@ def _prepare(
     models: Sequence[str],
     raw: Path,
     preprocessed: Path,
+    dataset_json: dict,
     run: Callable[[Step], None],
 ) -> None:
     """Run what makes fingerprint, plans and preprocessed data, as far as they are missing."""
@@ -227,6 +228,7 @@ def _prepare(
     for name, file in plans_files.items():
         if not file.is_file():
             run(Step(name=f"plan_{name}", command=[*PLANNING_COMMANDS[name], *dataset], product=file))
+    _check_trainable(models, configuration, plans_files, dataset_json)
     made = set()
     for name, file in plans_files.items():
         # in a dry run plans can be missing; those of PLANNING_COMMANDS share data where they can
@@ -238,8 +240,21 @@ def _prepare(
         made.add(identifier)
 
 
+def _check_trainable(
+    models: Sequence[str], configuration: str, plans_files: Mapping[str, Path], dataset_json: dict
+) -> None:
+    """Refuse plans that a trainer of CFNet would refuse, before data are preprocessed and other models trained."""
+    for trainer, _, name in (model.partition("__") for model in models):
+        trainer_class = find_trainer(trainer)
+        if issubclass(trainer_class, nnUNetTrainerCFNet) and plans_files[name].is_file():
+            try:
+                trainer_class.translate(read_plans(plans_files[name]), dataset_json, configuration)
+            except ValueError as error:
+                raise UserError(f"{trainer} can't be trained with {plans_files[name]}: {error}") from error
+
+
 def _data_identifier(plans_file: Path, configuration: str) -> str:
-    plans = read_json_object(plans_file, "Plan again.")
+    plans = read_plans(plans_file)
     try:
         return plans["configurations"][configuration]["data_identifier"]
     except (KeyError, TypeError):

@@ -14,10 +14,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.json_files import in_json_types, read_json_object
+from nnunetv2_cfnet.files.json_files import in_json_types
 from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of, named_groups, resolve_modality_groups
-from nnunetv2_cfnet.planning.plans import cfnet_architecture, network_on_meta
+from nnunetv2_cfnet.planning.plans import cfnet_architecture, network_on_meta, read_plans
 
 DEFAULT_PLANS = "nnUNetPlans"  # of nnU-Net's default planner
 FINGERPRINT = "dataset_fingerprint"
@@ -224,15 +224,6 @@ def switched_off(without: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--without {part}: unknown; CFNet can be planned without {', '.join(SWITCHED_OFF)}.")
         arguments |= SWITCHED_OFF[part]
     return arguments
-
-
-def read_plans(file: Path) -> dict[str, Any]:
-    """A plans file; a UserError if it is missing or can't be one."""
-    remedy = "Restore it, or delete it to plan anew."
-    plans = read_json_object(file, remedy)
-    if not isinstance(plans.get("configurations"), dict):
-        raise UserError(f"{file} has no configurations. {remedy}")
-    return plans
 
 
 def is_preprocessed(data: Path, raw: Path) -> bool:

@@ -1,10 +1,12 @@
 """An nnU-Net plan -> the same plan with CFNet's architecture, every argument spelled out."""
 
 import inspect
+import math
 import pydoc
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,15 +20,21 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2_cfnet.architecture.arguments import complete_arguments
 from nnunetv2_cfnet.architecture.cfnet import CFNet
 from nnunetv2_cfnet.architecture.published import TOTAL_STRIDE, PublishedCFNet
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.json_files import read_json_object
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups, resolve_modality_groups
 
 CFNET = f"{CFNet.__module__}.{CFNet.__name__}"
 PUBLISHED = f"{PublishedCFNet.__module__}.{PublishedCFNet.__name__}"
 TRANSLATED = (PlainConvUNet.__name__, ResidualEncoderUNet.__name__)
 # what plans that no planner wrote raise while they are read
-MALFORMED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError)
+MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
 # where classes that plans name may lie: of anything else, an import alone would run code
 TRUSTED = ("torch", "dynamic_network_architectures", "nnunetv2_cfnet")
+# of a patch, 812 cubed: 32 maps of that size, in half precision, take 34 GB
+MOST_VOXELS = 2**29
+# convs or blocks of an encoder or decoder: ten times those of nnU-Net's largest plans
+MOST_LAYERS = 1000
 # given by nnU-Net when it builds a network, never by the plans
 GIVEN_BY_NNUNET = ("input_channels", "num_classes", "deep_supervision")
 # what a plans file names, with CFNet's defaults
@@ -35,6 +43,61 @@ ARGUMENTS = {
     for name, parameter in inspect.signature(CFNet).parameters.items()
     if name not in GIVEN_BY_NNUNET
 }
+
+
+def read_plans(file: Path) -> dict[str, Any]:
+    """A plans file; a UserError if it is missing, can't be one, or has names that lead elsewhere."""
+    remedy = "Restore it, or delete it to plan anew."
+    plans = read_json_object(file, remedy)
+    if not isinstance(plans.get("configurations"), dict):
+        raise UserError(f"{file} has no configurations. {remedy}")
+    try:
+        check_names(plans)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from None
+    return plans
+
+
+def check_names(plans: Mapping) -> None:
+    """nnU-Net makes, empties and reads folders of names in plans; see that each is a folder's name and no path.
+
+    Raises:
+        ValueError: it is none; names it.
+    """
+    names = [(key, plans.get(key)) for key in ("dataset_name", "plans_name")]
+    for configuration, content in plans["configurations"].items():
+        names.append(("configuration", configuration))
+        for key in ("data_identifier", "previous_stage", "next_stage"):
+            given = content.get(key) if isinstance(content, Mapping) else None
+            names += [(f"{key} of {configuration!r}", name) for name in (given if isinstance(given, list) else [given])]
+    for key, name in names:
+        if name is not None and not is_plain_name(name):
+            raise ValueError(f"{key} is {name!r}, and must be a name without a folder: correct it in the plans file.")
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether it names a file or folder in the one that it is looked for in, on any system."""
+    return isinstance(name, str) and not name.startswith(".") and name != "" and not set(name) & set("/\\:\0")
+
+
+def check_sizes(configuration: Mapping) -> None:
+    """Refuse what no machine could train, before time or memory is spent on building it.
+
+    Raises:
+        ValueError: a patch or a number of layers that is too large, or is none; names it.
+    """
+    patch_size, arguments = configuration["patch_size"], configuration["architecture"]["arch_kwargs"]
+    if not all(type(size) is int and size > 0 for size in patch_size) or math.prod(patch_size) > MOST_VOXELS:
+        raise ValueError(
+            f"patch_size {patch_size} is no patch of 1 to {MOST_VOXELS} voxels: correct it in the plans file."
+        )
+    n_stages = arguments.get("n_stages")
+    for name in ("n_stages", "n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder"):
+        given = arguments.get(name)
+        num_stages = n_stages if isinstance(n_stages, int) and name != "n_stages" else 1
+        counts = given if isinstance(given, list) else [given] * min(num_stages, MOST_LAYERS)
+        if sum(count for count in counts if isinstance(count, int)) > MOST_LAYERS:
+            raise ValueError(f"{name} asks for more than {MOST_LAYERS} layers in all: correct it in the plans file.")
 
 
 class CFNetPlans(NamedTuple):
@@ -55,15 +118,18 @@ def cfnet_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CF
 
     Raises:
         ValueError: another architecture, a patch size that the strides do not divide, wrong modality groups, or
-            arguments that CFNet refuses; names the plans, the configuration and what to do.
+            arguments that CFNet refuses, names that lead elsewhere; names the plans, the configuration and what to do.
     """
+    check_names(plans)
     translated, manager = deepcopy(dict(plans)), PlansManager(deepcopy(dict(plans)))
     notes = []
     for name in manager.available_configurations:
         where = f"plans {manager.plans_name!r}, configuration {name!r}"
         try:
             # inheritance and nnU-Net's old formats are resolved, so that each configuration names its own CFNet
-            architecture, reason = cfnet_architecture(manager.get_configuration(name), dataset_json, plans, where)
+            planned = manager.get_configuration(name)
+            check_sizes(planned.configuration)
+            architecture, reason = cfnet_architecture(planned, dataset_json, plans, where)
         except (ValueError, *MALFORMED) as error:
             problem = _describe(error, where)
             if name == configuration:
@@ -88,8 +154,9 @@ def published_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -
 
     Raises:
         ValueError: a configuration that is not 2D, a patch that 16 does not divide, or modality groups that are wrong
-            or of different size; names the plans, the configuration and what to do.
+            or of different size, names that lead elsewhere; names the plans, the configuration and what to do.
     """
+    check_names(plans)
     translated, manager = deepcopy(dict(plans)), PlansManager(deepcopy(dict(plans)))
     where = f"plans {manager.plans_name!r}, configuration {configuration!r}"
     try:
@@ -99,6 +166,7 @@ def published_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -
                 f"{where}: the published CFNet is 2D, the patch is {list(planned.patch_size)}. Train the configuration "
                 "2d, or nnUNetTrainerCFNet."
             )
+        check_sizes(planned.configuration)
         _check_divisible(planned.patch_size, [[TOTAL_STRIDE] * 2], where)
         named = planned.network_arch_init_kwargs.get("modality_groups")
         groups, reason = resolve_modality_groups(dataset_json, plans, named)

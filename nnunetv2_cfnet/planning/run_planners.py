@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import nnunetv2
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset, plan_experiment_dataset
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.json_files import read_json_object
 from nnunetv2_cfnet.host import dataset_name, nnunet_folder
+from nnunetv2_cfnet.planning.datasets import read_dataset
 from nnunetv2_cfnet.planning.modality_groups import (
     ModalityGroups,
     channel_names_of,
@@ -34,10 +34,9 @@ from nnunetv2_cfnet.planning.planners import (
     NOT_PLANS,
     PLANNERS,
     is_preprocessed,
-    read_plans,
     switched_off,
 )
-from nnunetv2_cfnet.planning.plans import MALFORMED
+from nnunetv2_cfnet.planning.plans import MALFORMED, is_plain_name, read_plans
 
 EXAMPLE = '"T1,T2|T1ce,FLAIR" or "0,2|1,3"'
 READ_BY_PLANNERS = ("spacings", "shapes_after_crop", "median_relative_size_after_cropping", INTENSITIES)
@@ -89,7 +88,7 @@ def plan(
             "nnUNetv2_plan_experiment."
         )
     plans_name = overwrite_plans_name or PLANNERS[planner].preset_plans_name
-    if Path(plans_name).name != plans_name or plans_name.startswith("."):
+    if not is_plain_name(plans_name):
         raise UserError(f"-overwrite_plans_name {plans_name}: give a name, without a folder.")
     _check_options(gpu_memory_target, preprocessor_name, overwrite_target_spacing)
     switched_off(without)
@@ -180,15 +179,15 @@ def _read_dataset(number: int, groups: str | None) -> Dataset:
     raw, preprocessed = nnunet_folder("nnUNet_raw"), nnunet_folder("nnUNet_preprocessed")
     name = dataset_name(number)
     file = raw / name / "dataset.json"
-    dataset_json = read_json_object(file, "Write it as nnU-Net's documentation/dataset_format.md says.")
-    for key, kind in (("labels", dict), ("numTraining", int), ("file_ending", str)):
-        if not isinstance(dataset_json.get(key), kind):
-            raise UserError(f"{file}: {key}={dataset_json.get(key)!r} is missing or wrong; nnU-Net needs it.")
+    dataset_json = read_dataset(file, "Write it as nnU-Net's documentation/dataset_format.md says.")
+    if not isinstance(dataset_json.get("numTraining"), int):
+        raise UserError(
+            f"{file}: numTraining={dataset_json.get('numTraining')!r} is missing or wrong; nnU-Net needs it."
+        )
     try:
         chosen = resolve_modality_groups(dataset_json, {})
-        LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
-    except (AssertionError, ValueError, *MALFORMED) as error:
-        raise UserError(f"{file}: {error or 'regions_class_order is missing or wrong'}") from error
+    except (ValueError, *MALFORMED) as error:
+        raise UserError(f"{file}: {error}") from error
     if groups is not None:
         chosen = ModalityGroups(_named_groups(groups, channel_names_of(dataset_json)), "named by --groups")
     return Dataset(number, raw / name, preprocessed / name, dataset_json, chosen)

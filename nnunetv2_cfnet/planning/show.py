@@ -9,8 +9,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.json_files import read_json_object
 from nnunetv2_cfnet.host import dataset_name, nnunet_folder
+from nnunetv2_cfnet.planning.datasets import read_dataset
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups
 from nnunetv2_cfnet.planning.planners import (
     NOT_PLANS,
@@ -18,9 +18,8 @@ from nnunetv2_cfnet.planning.planners import (
     SWITCHED_OFF,
     Reference,
     nnUNetPlannerCFNetM,
-    read_plans,
 )
-from nnunetv2_cfnet.planning.plans import MALFORMED, cfnet_plans, network_on_meta
+from nnunetv2_cfnet.planning.plans import MALFORMED, cfnet_plans, network_on_meta, read_plans
 
 # of nnU-Net's default planner (default_experiment_planner.py); CFNet's planners plan no plain encoders
 PLAIN_REFERENCE = Reference(gb=8, values_3d=560e6, values_2d=85e6)
@@ -46,7 +45,7 @@ def show(dataset_ids: Sequence[int], plans_name: str) -> None:
                 f"by: nnunetv2_cfnet plan -d {number}; nnU-Net's by: "
                 f"nnUNetv2_plan_experiment -d {number}"
             )
-        dataset_json = read_json_object(folder / "dataset.json", "Planning copies it from nnUNet_raw.")
+        dataset_json = read_dataset(folder / "dataset.json", "Planning copies it from nnUNet_raw.")
         print(f"{describe_plans(read_plans(file), dataset_json)}\n")
 
 
@@ -56,17 +55,26 @@ def describe_plans(plans: Mapping, dataset_json: Mapping) -> str:
     Args:
         plans: of CFNet, or such that CFNet can take the network's place.
         dataset_json: nnU-Net's dataset.json.
+
+    Raises:
+        UserError: CFNet can be trained with none of the configurations; says why for each.
     """
+    num_shown = 0
     blocks = [f"{plans.get('plans_name')} of {plans.get('dataset_name')}"]
     for name in plans["configurations"]:
         try:
             ours = cfnet_plans(plans, dataset_json, name).plans
             lines = _describe_configuration(ours, dataset_json, name)
+            num_shown += 1
         except ValueError as error:
             lines = [f"not for CFNet: {error}"]
         except MALFORMED as error:
             lines = [f"can't be read as nnU-Net's planners write it ({type(error).__name__}: {error})"]
         blocks.append("\n  ".join([name, *lines]))
+    if not num_shown:
+        raise UserError(
+            "CFNet can be trained with none of the configurations of these plans.\n\n" + "\n\n".join(blocks)
+        )
     return "\n\n".join([*blocks, LEGEND])
 
 

@@ -2,15 +2,16 @@
 
 import inspect
 import json
-import time
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_cfnet.errors import listing_of
+from nnunetv2_cfnet.files.checkpoints import read_checkpoint
+from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.planning.modality_groups import OVERRIDE_KEY
 from nnunetv2_cfnet.planning.plans import ARGUMENTS, MALFORMED, CFNetPlans, check_buildable
 
@@ -18,9 +19,6 @@ from nnunetv2_cfnet.planning.plans import ARGUMENTS, MALFORMED, CFNetPlans, chec
 OWN_ARGUMENTS = ARGUMENTS.keys() - set().union(
     *(inspect.signature(unet).parameters for unet in (PlainConvUNet, ResidualEncoderUNet))
 )
-# nnU-Net writes plans.json in place, at the start of each fold: what another fold is writing is read again
-READINGS = 8
-PAUSE_SECONDS = 0.25
 
 
 def keep_trained_plans(
@@ -31,6 +29,9 @@ def keep_trained_plans(
     Every fold's start rewrites the folder's plans.json, and prediction builds the network of all folds from it. So
     a plan or group setting that was changed since is an error. Arguments that the plan does not set and this
     release would choose otherwise are taken from the folder.
+
+    A plans.json that a full disk or a kill cut short (earlier versions had nnU-Net write it in place) is written anew,
+    if all checkpoints that can be read were trained with the same plans; nothing in these is run.
 
     Args:
         ours: what cfnet_plans made of `plans`.
@@ -45,13 +46,45 @@ def keep_trained_plans(
     if not trained.is_file():
         return ours
     try:
-        recorded_view = _view(_read(trained), configuration)
+        recorded = _view(json.loads(trained.read_text()), configuration)
     except (ValueError, *MALFORMED) as error:
-        raise ValueError(
-            f"{trained} can't be read as CFNet's plans of {configuration!r} ({error}). Restore it, or move its folder "
-            "away to train anew."
-        ) from error
+        kept = _rebuild(ours, plans, dataset_json, configuration, trained, problem=f"{type(error).__name__}: {error}")
+        content = {key: value for key, value in kept.plans.items() if key != "continue_training"}  # of one start
+        with whole_file(trained) as unfinished:
+            unfinished.write_text(json.dumps(content, indent=4))
+        return kept
+    return _keep(ours, plans, dataset_json, configuration, trained, recorded)
 
+
+def _rebuild(
+    ours: CFNetPlans, plans: Mapping, dataset_json: Mapping, configuration: str, trained: Path, problem: str
+) -> CFNetPlans:
+    """The plans of a model folder whose plans.json can't be read, by what every checkpoint in it was trained with."""
+    kept, used, unreadable = ours, [], []
+    for checkpoint in sorted(trained.parent.glob("fold_*/checkpoint_*.pth")):
+        try:
+            recorded = _view(read_checkpoint(checkpoint, remedy="")["init_args"]["plans"], configuration)
+        except (OSError, ValueError, *MALFORMED) as error:  # or another fold is just writing or removing it
+            unreadable.append(f"{checkpoint}: {error}")
+            continue
+        kept = _keep(kept, plans, dataset_json, configuration, checkpoint, recorded)
+        used.append(str(checkpoint.relative_to(trained.parent)))
+    if unreadable and not used:
+        raise ValueError(
+            f"{trained} can't be read ({problem}), and neither can a checkpoint say what was trained there: "
+            f"{listing_of(unreadable)}. If plans and modality groups are still those that it was trained with, remove "
+            f"{trained.name}: it is made anew. If not, restore it, or move its folder away to train anew."
+        )
+    source = f"from the dataset's plans, which agree with {listing_of(used)}" if used else "from the dataset's plans"
+    return CFNetPlans(
+        kept.plans, [*kept.notes, f"{trained} could not be read ({problem}). It was written anew {source}."]
+    )
+
+
+def _keep(
+    ours: CFNetPlans, plans: Mapping, dataset_json: Mapping, configuration: str, source: Path, recorded_view: Mapping
+) -> CFNetPlans:
+    """Our plans with the arguments that were recorded in a source; a ValueError where it had other settings."""
     set_by_plan = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).network_arch_init_kwargs
     chosen_here = {
         f"configuration.architecture.arch_kwargs.{name}"
@@ -64,7 +97,7 @@ def keep_trained_plans(
     if refused:
         listing = "\n".join(f"  {key}: trained with {before.get(key)}, now {now.get(key)}" for key in refused)
         raise ValueError(
-            f"{trained.parent} was trained with other settings than it would be continued with:\n{listing}\n"
+            f"{source.parent} was trained with other settings than it would be continued with:\n{listing}\n"
             "Undo the change (in the plans, or the modality groups in dataset.json), give the changed plans a name of "
             "their own (plans_name and -p), or move the folder away to train anew."
         )
@@ -77,17 +110,7 @@ def keep_trained_plans(
     kept["configurations"][configuration]["architecture"]["arch_kwargs"] |= arguments
     check_buildable(kept, configuration, dataset_json)
     listing = ", ".join(f"{name}={value}" for name, value in arguments.items())
-    return CFNetPlans(kept, [*ours.notes, f"CFNet's arguments are kept as {trained} has them: {listing}."])
-
-
-def _read(trained: Path) -> Any:
-    """Read plans.json, again where it is half written."""
-    for _ in range(READINGS - 1):
-        try:
-            return json.loads(trained.read_text())
-        except ValueError:
-            time.sleep(PAUSE_SECONDS)
-    return json.loads(trained.read_text())
+    return CFNetPlans(kept, [*ours.notes, f"CFNet's arguments are kept as {source} has them: {listing}."])
 
 
 def _view(plans: Mapping, configuration: str) -> dict:

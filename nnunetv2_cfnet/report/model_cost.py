@@ -6,18 +6,14 @@ found anew in a process for each model, the same way for all (measure_cost).
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from statistics import median
 from typing import NamedTuple
-
-import numpy as np
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.host import VARIABLES
@@ -27,13 +23,6 @@ from nnunetv2_cfnet.report.comparison import Cost, Curves
 MARK = "nnunetv2_cfnet.report.training_step: "
 CHECKPOINT = "checkpoint_final.pth"
 LOGGED = ("train_losses", "val_losses", "mean_fg_dice", "epoch_start_timestamps", "epoch_end_timestamps")
-# what torch refuses to unpickle of a stock checkpoint: numpy's numbers, under the names of numpy 1 and 2
-SCALAR = np.float64().__reduce__()[0]
-NUMBERS: list = [
-    *((SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    np.dtype,
-    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"]},
-]
 
 
 class Logs(NamedTuple):
@@ -136,23 +125,14 @@ def _cause(outcome: subprocess.CompletedProcess[str]) -> str:
 def _read_log(checkpoint: Path) -> Mapping[str, list[float]]:
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint} is not there: finish the training of this fold with nnUNetv2_train and --c.")
-    import torch
+    from nnunetv2_cfnet.files.checkpoints import read_checkpoint  # torch takes seconds
 
-    try:
-        with torch.serialization.safe_globals(NUMBERS):
-            log = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True).get("logging") or {}
-    except UnpicklingError as error:  # its text would advise to load the file without care
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise UserError(
-            f"{checkpoint} holds {refused[1] if refused else 'something'} that nnU-Net's own trainers do not save; "
-            "nothing in it was run. Compare this model's predictions instead (--predictions)."
-        ) from error
-    except Exception as error:  # a damaged file can make torch raise anything
-        raise UserError(
-            f"{checkpoint} can't be read, most likely it was cut short ({' '.join(str(error).split())[:200]}). Copy it "
-            "anew from where the training ran, or train this fold again."
-        ) from error
-    missing = [key for key in LOGGED if key not in log]
+    content = read_checkpoint(
+        checkpoint, "Copy it anew from where the training ran, or compare this model's predictions (--predictions)."
+    )
+    logging = content.get("logging") if isinstance(content, Mapping) else None
+    log = logging if isinstance(logging, Mapping) else {}
+    missing = [key for key in LOGGED if not isinstance(log.get(key), list)]
     if missing:
         raise UserError(
             f"{checkpoint} does not hold what nnU-Net's trainers log ({', '.join(missing)}), so there are neither "

@@ -22,7 +22,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters
 from nnunetv2_cfnet.host import find_trainer
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of
-from nnunetv2_cfnet.planning.plans import check_classes
+from nnunetv2_cfnet.planning.plans import check_classes, check_sizes, read_plans
 from nnunetv2_cfnet.report.model_cost import MARK
 
 MOST_SKIPPED_STEPS = 20  # gradient scaling halves its factor, 65536 at first, with each
@@ -75,8 +75,10 @@ def measure(model_folder: Path, configuration: str, device: str) -> None:
 
 def make_trainer(model_folder: Path, configuration: str, device: str) -> nnUNetTrainer:
     """The trainer that a model folder names, before initialize(), in nnU-Net's folders of the environment."""
-    plans = json.loads((model_folder / "plans.json").read_text())
-    check_classes(PlansManager(plans).get_configuration(configuration).configuration["architecture"])
+    plans = read_plans(model_folder / "plans.json")
+    planned = PlansManager(plans).get_configuration(configuration).configuration
+    check_sizes(planned)
+    check_classes(planned["architecture"])
     trainer_class = find_trainer(model_folder.name.split("__")[0])
     trainer = trainer_class(
         # the key is added by nnUNetv2_train, and every trainer takes it out again

@@ -1,8 +1,8 @@
 """nnU-Net trainers for CFNet: `nnUNetv2_train DATASET CONFIGURATION FOLD -tr nnUNetTrainerCFNet`.
 
 The network is named, with every argument, by the plans that nnUNetTrainerCFNet hands to nnU-Net, so that it overrides
-nothing but __init__ and stock nnUNetTrainer predicts from the model folder too. nnUNetTrainerCFNetPublished trains the
-published network with the published recipe.
+nothing of the training itself, and stock nnUNetTrainer predicts from the model folder too. nnUNetTrainerCFNetPublished
+trains the published network with the published recipe.
 """
 
 from collections.abc import Callable
@@ -60,6 +60,23 @@ class nnUNetTrainerCFNet(nnUNetTrainer):
             self.num_epochs = self.epochs
         for note in ours.notes:
             self.print_to_log_file(note)
+
+    def on_train_start(self) -> None:
+        """Rename plans.json, dataset.json and fingerprint into the model folder, where nnU-Net writes them in place.
+
+        Every fold's start does so: a kill or a full disk would leave half a file, and no fold could be predicted.
+        """
+        model_folder = Path(self.output_folder).parent
+        unfinished = Path(self.output_folder, f".start_{self.local_rank}")
+        unfinished.mkdir(exist_ok=True)
+        self.output_folder_base = str(unfinished)  # nothing else is done with it here
+        try:
+            super().on_train_start()
+        finally:
+            self.output_folder_base = str(model_folder)
+        for file in unfinished.iterdir():
+            file.replace(model_folder / file.name)
+        unfinished.rmdir()
 
 
 class nnUNetTrainerCFNetDemoBaseline(nnUNetTrainer):

@@ -57,6 +57,7 @@ def test_default_dilations_fit_the_map_of_the_bottleneck_where_the_patch_is_know
     [
         ({"architecture_version": 1}, "architecture_version=1: these plans were made for another CFNet"),
         ({"fusion": "sum"}, r"fusion='sum' is unknown; choose one of"),
+        ({"strides": None}, "strides is None: give a value for each of n_stages="),
         ({"features_per_stage": [8, 16]}, r"features_per_stage=\[8, 16\] has 2 entries; n_stages=4 asks for 4"),
         ({"n_blocks_per_stage": [1] * 4}, "n_conv_per_stage=.* and n_blocks_per_stage=.*: give exactly one"),
         ({"conv_op": nn.Conv1d}, "conv_op=.* is none of"),

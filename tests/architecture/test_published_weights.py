@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import zipfile
 from argparse import Namespace
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,15 @@ def test_a_file_is_read_and_names_that_are_not_the_releases_are_reported(network
             ["conv_2_3.bias is a sparse, complex, quantized or"],
         ),
         ({"conv_2_3.bias": [0.0, 0.0, 0.0]}, ["conv_2_3.bias is no tensor but list"]),
+        (
+            {"conv_2_3.bias": torch.ones(3, dtype=torch.bool)},
+            ["conv_2_3.bias has the type torch.bool instead of torch.f"],
+        ),
+        ({"conv_2_3.bias": torch.ones(3, dtype=torch.int64)}, ["conv_2_3.bias has the type torch.int64 instead of"]),
+        (
+            {"encoder_one_bn1.running_var": torch.tensor([1.0] * 63 + [-1e-3])},
+            ["encoder_one_bn1.running_var has negative variances"],
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_and_nothing_is_loaded(network, release_state_dict, change, messages):
@@ -150,8 +161,8 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(network, release_state_d
     some = {"conv_2_3.bias": release_state_dict["conv_2_3.bias"]}
     torch.save({**some, "epoch": Malicious(witness)}, zipped)
     bare.write_bytes(pickle.dumps(Malicious(witness)))
-    for file, reason in ((zipped, "it holds posix.mkdir, which is no weight"), (bare, ".*")):
-        message = rf"{file} is no readable checkpoint of weights \({reason}\); nothing in it was run"
+    for file, reason in ((zipped, "it holds posix.mkdir, which is neither weight nor number"), (bare, ".*")):
+        message = rf"{file} is no readable checkpoint \({reason}\); nothing in it was run"
         with pytest.raises(UserError, match=message):
             load_published_state_dict(network, file)
     assert not witness.exists()
@@ -162,9 +173,8 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(network, release_state_d
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"best_dice": np.float64(0.9)}, "it holds numpy"),
-        ({"args": Namespace(lr=0.01)}, "it holds argparse.Namespace, which is no weight"),
-        (torch.nn.Linear(1, 1), "it holds torch.nn.modules.linear.Linear, which is no weight"),
+        ({"args": Namespace(lr=0.01)}, "it holds argparse.Namespace, which is neither weight nor number"),
+        (torch.nn.Linear(1, 1), "it holds torch.nn.modules.linear.Linear, which is neither weight nor number"),
     ],
 )
 def test_what_is_no_weight_is_named(network, tmp_path, content, reason):
@@ -196,8 +206,37 @@ def test_a_file_with_wrong_bytes_is_refused(network, tmp_path):
     content[middle] = 255
     file.write_bytes(content)
     assert torch.load(file, weights_only=True)["conv_2_3.bias"].any()
-    with pytest.raises(UserError, match=r"flipped\.pth is no readable checkpoint of weights \(damaged\?"):
+    with pytest.raises(UserError, match=r"flipped\.pth is damaged \(flipped/data/0 is not what was saved\)"):
         load_published_state_dict(network, file)
+
+
+@pytest.mark.parametrize("how", ["deflated", "one part under two names"])
+def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_read(network, tmp_path, monkeypatch, how):
+    saved, file = tmp_path / "saved.pth", tmp_path / "bomb.pth"
+    torch.save({"conv_2_3.bias": torch.zeros(1000)}, saved)
+    with zipfile.ZipFile(saved) as ours, zipfile.ZipFile(file, "w") as bomb:
+        for entry in ours.infolist():
+            compression = zipfile.ZIP_DEFLATED if how == "deflated" else zipfile.ZIP_STORED
+            bomb.writestr(entry.filename, ours.read(entry), compression)
+        if how != "deflated":
+            again = copy(bomb.getinfo("saved/data/0"))
+            again.filename = "saved/data/1"
+            bomb.filelist.append(again)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(UserError, match=r"bomb\.pth is no readable checkpoint \(its parts have \d+ bytes, compressed"):
+        load_published_state_dict(network, file)
+
+
+def test_numbers_of_numpy_beside_the_weights_do_no_harm(network, release_state_dict, tmp_path):
+    torch.save({"best_dice": np.float64(0.9), "model": release_state_dict}, tmp_path / "best.pth")
+    assert len(load_published_state_dict(network, tmp_path / "best.pth").loaded) == 853
+
+
+def test_of_many_problems_some_are_named(network, release_state_dict):
+    few = {name: value for name, value in release_state_dict.items() if name.startswith("aspp3")}
+    with pytest.raises(UserError, match=r"conv_2_3\.weight is missing, .* and \d+ more\. Give a checkpoint") as refused:
+        load_published_state_dict(network, few)
+    assert len(str(refused.value)) < 1000
 
 
 def test_a_file_that_holds_no_mapping_is_refused(network, tmp_path):

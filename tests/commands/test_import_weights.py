@@ -126,8 +126,8 @@ def test_a_folder_with_something_in_it_is_left_alone(checkpoint, tmp_path, capsy
     ("content", "message"),
     [
         (None, "No such file or directory"),
-        (b"<html>", "is no readable checkpoint of weights (damaged? UnpicklingError); nothing in it was run"),
-        (b"PK\x03\x04 torn", "is no readable checkpoint of weights (damaged? "),
+        (b"<html>", "is no readable checkpoint (damaged? UnpicklingError); nothing in it was run"),
+        (b"PK\x03\x04 torn", "is no readable checkpoint (damaged? "),
     ],
 )
 def test_a_bad_checkpoint_is_one_message_and_nothing_is_written(tmp_path, capsys, content, message):

@@ -90,6 +90,10 @@ def test_a_folder_that_is_not_new_or_empty_is_refused(tmp_path, monkeypatch):
     assert refusal(file / "below") == (
         f"{file} is a file, and a folder is to be written there: choose another --to, or remove it."
     )
+    (tmp_path / "loop").symlink_to("loop")
+    assert refusal(tmp_path / "loop" / "below") == (
+        f"{tmp_path / 'loop' / 'below'} is a link that leads back to itself: choose another --to, or remove it."
+    )
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert refusal(Path(".")) == ". is the folder that this runs in, which can't be replaced: give --to a new one."

@@ -13,7 +13,6 @@ from nnunetv2_cfnet.jobs import matched_training as module
 from nnunetv2_cfnet.jobs import steps
 
 DATASET = "Dataset001_Phantom"
-PLANS = {"configurations": {"3d_fullres": {"data_identifier": "nnUNetPlans_3d_fullres"}}}
 CFNET, UNET = "nnUNetTrainerCFNet_5epochs", "nnUNetTrainer_5epochs"
 
 
@@ -23,7 +22,8 @@ num_epochs = cache(module._num_epochs)  # nnU-Net's search takes a while for eac
 class FakeNnunet:
     """Stands in for `steps.run_command` and the comparison: notes what is run and leaves what nnU-Net would leave."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, plans: dict) -> None:
+        self.plans = plans
         self.commands: list[str] = []
         self.root = root
         self.results: list[str] = []
@@ -39,7 +39,7 @@ class FakeNnunet:
             (preprocessed / "dataset_fingerprint.json").touch()
         elif name == "nnUNetv2_plan_experiment":
             plans = "nnUNetResEncUNetMPlans" if "-pl" in arguments else "nnUNetPlans"
-            (preprocessed / f"{plans}.json").write_text(json.dumps(PLANS))
+            (preprocessed / f"{plans}.json").write_text(json.dumps(self.plans))
         elif name == "nnUNetv2_preprocess":
             data = preprocessed / "nnUNetPlans_3d_fullres"
             data.mkdir()
@@ -65,8 +65,11 @@ class FakeNnunet:
 
 
 @pytest.fixture
-def nnunet(tmp_path, monkeypatch) -> FakeNnunet:
-    fake = FakeNnunet(tmp_path)
+def nnunet(tmp_path, monkeypatch, make_plans) -> FakeNnunet:
+    plans = make_plans()
+    del plans["configurations"]["3d_lowres"]
+    plans["configurations"]["3d_fullres"]["data_identifier"] = "nnUNetPlans_3d_fullres"
+    fake = FakeNnunet(tmp_path, plans)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -193,6 +196,30 @@ def test_the_published_network_is_benchmarked_in_2d(nnunet, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_plans_that_a_trainer_would_refuse_stop_before_anything_is_trained(nnunet, tmp_path, capsys):
+    nnunet.plans["configurations"]["2d"]["patch_size"] = [40, 32]  # 8, which the U-Net asks for, divides it
+    trainers = ("--trainers", "nnUNetTrainer", PUBLISHED, "--epochs", 5)
+    run(tmp_path, *trainers, "-c", "2d", "--folds", 0, code=2)
+    message = capsys.readouterr().err
+    assert f"{PUBLISHED}_5epochs can't be trained with {tmp_path}" in message
+    assert "patch_size [40, 32] has 40 voxels on axis 0, which the strides' product 16 does not divide" in message
+    assert [command.split()[0] for command in nnunet.commands] == [
+        "nnUNetv2_extract_fingerprint",
+        "nnUNetv2_plan_experiment",
+    ]
+
+
+def test_a_dataset_that_nnunet_would_stop_at_runs_nothing(nnunet, tmp_path, capsys):
+    file = tmp_path / "nnUNet_raw" / DATASET / "dataset.json"
+    dataset_json = json.loads(file.read_text())
+    dataset_json["labels"] = {"background": 0, "whole": [1, 2], "core": [2]}
+    dataset_json.pop("regions_class_order", None)
+    file.write_text(json.dumps(dataset_json))
+    run(tmp_path, code=2)
+    assert "you need to define regions_class_order!" in capsys.readouterr().err
+    assert nnunet.commands == []
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -248,6 +275,17 @@ def test_plans_without_the_configuration_are_named(nnunet, tmp_path, capsys):
     run(tmp_path, "--epochs", 5, "--folds", 0)
     run(tmp_path, "--epochs", 5, "--folds", 0, "-c", "3d_lowres", code=2)
     assert "nnUNetPlans.json has no configuration 3d_lowres: choose another one with -c." in capsys.readouterr().err
+
+
+def test_plans_that_name_data_of_another_folder_run_nothing(nnunet, tmp_path, capsys):
+    """nnUNetv2_preprocess would empty it."""
+    run(tmp_path, "--epochs", 5, "--folds", 0)
+    nnunet.plans["configurations"]["3d_fullres"]["data_identifier"] = "../outside"
+    (tmp_path / "nnUNet_preprocessed" / DATASET / "nnUNetPlans.json").write_text(json.dumps(nnunet.plans))
+    nnunet.commands.clear()
+    run(tmp_path, "--epochs", 5, "--folds", 0, code=2)
+    assert "nnUNetPlans.json: data_identifier of '3d_fullres' is '../outside', and must be" in capsys.readouterr().err
+    assert nnunet.commands == []
 
 
 def test_a_search_that_stops_is_one_message(nnunet, tmp_path, monkeypatch, capsys):

@@ -595,8 +595,38 @@ def test_show_names_configurations_that_are_not_for_cfnet(make_dataset, planned,
     shown = show(capsys)
     assert "2d\n  patch size" in shown
     assert "other\n  not for CFNet: plans 'nnUNetCFNetPlansM', configuration 'other': CFNet can't take the" in shown
-    write(folder, {"configurations": {"2d": {}}}, "Edited")
-    assert "2d\n  can't be read as nnU-Net's planners write it (KeyError" in show(capsys, "-p", "Edited")
+    plans["configurations"]["2d"]["architecture"] = {}
+    write(folder, plans, "Edited")
+    assert refused(folder, "-p", "Edited", command="show")
+    message = capsys.readouterr().err
+    assert "CFNet can be trained with none of the configurations of these plans." in message
+    assert "2d\n  not for CFNet: plans 'nnUNetCFNetPlansM', configuration '2d': can't be read as nnU-Net's" in message
+    assert "other\n  not for CFNet: " in message
+
+
+BAD_DATASETS = {
+    "regions without an order": (
+        {"labels": {"background": 0, "whole": [1, 2], "core": [2]}},
+        "you need to define regions_class_order!",
+    ),
+    "a list of readers": (
+        {"overwrite_image_reader_writer": ["SimpleITKIO"]},
+        "overwrite_image_reader_writer=['SimpleITKIO'] is no name of a reader: correct or remove it.",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "show"])
+@pytest.mark.parametrize("defect", BAD_DATASETS)
+def test_a_dataset_that_nnunet_would_stop_at_is_one_message(make_dataset, planned, capsys, command, defect):
+    folder, (change, message) = make_dataset(), BAD_DATASETS[defect]
+    write(folder, planned(default=True), PLANS if command == "show" else "nnUNetPlans")
+    for file in (folder / "dataset.json", folder.parents[1] / "nnUNet_raw" / folder.name / "dataset.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert refused(folder, command=command)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "dataset.json: " in error
 
 
 def test_show_of_absent_plans_names_those_that_are_there_and_plans_none(make_dataset, capsys):

@@ -11,7 +11,9 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_cfnet.architecture.cfnet import CFNet
-from nnunetv2_cfnet.planning.plans import CFNET, cfnet_plans, check_classes
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.planning import plans as module
+from nnunetv2_cfnet.planning.plans import CFNET, cfnet_plans, check_classes, published_plans, read_plans
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -132,6 +134,32 @@ def test_what_is_no_layer_is_named_and_not_called(make_plans, dataset_json, tmp_
     assert not Path("witness").exists()
 
 
+OUTSIDE = {
+    "data_identifier": "../../outside",
+    "previous_stage": "/outside",
+    "next_stage": ["3d_lowres", ".."],
+}
+
+
+@pytest.mark.parametrize("key", ["dataset_name", "plans_name", "configuration", *OUTSIDE])
+def test_a_name_that_leads_out_of_its_folder_is_refused(make_plans, dataset_json, tmp_path, key):
+    plans = make_plans()
+    if key in OUTSIDE:
+        plans["configurations"]["2d"][key] = OUTSIDE[key]
+    elif key == "configuration":
+        plans["configurations"]["../2d"] = {"inherits_from": "2d"}
+    else:
+        plans[key] = "a/../../outside"
+    message = rf"{key}.* is '.*', and must be a name without a folder: correct it in the plans file"
+    for translate in (cfnet_plans, published_plans):
+        with pytest.raises(ValueError, match=message):
+            translate(plans, dataset_json, "2d")
+    file = tmp_path / "plans.json"
+    file.write_text(json.dumps(plans))
+    with pytest.raises(UserError, match=rf"{file}: {message}"):
+        read_plans(file)
+
+
 def test_a_network_elsewhere_is_not_imported():
     with pytest.raises(ValueError, match=r"network_class_name='os\.path\.PlainConvUNet' is no network or layer"):
         check_classes({"network_class_name": "os.path.PlainConvUNet", "arch_kwargs": {}, "_kw_requires_import": []})
@@ -194,6 +222,31 @@ def test_arguments_that_do_not_fit_each_other_are_named(make_plans, dataset_json
     plans = make_plans()
     plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= change
     with pytest.raises(ValueError, match=rf"plans 'nnUNetPlans', configuration '2d': .*{message}"):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ("patch_size", [10**9, 32], r"patch_size \[1000000000, 32\] is no patch of 1 to 536870912 voxels"),
+        ("patch_size", [10**30, 32], "patch_size .* is no patch"),
+        ("patch_size", [-32, 32], "patch_size .* is no patch"),
+        ("n_conv_per_stage", 10**6, "n_conv_per_stage asks for more than 1000 layers in all"),
+        ("n_conv_per_stage", [2, 2, 2, 10**9], "n_conv_per_stage asks for more than 1000 layers in all"),
+        ("n_conv_per_stage_decoder", 400, "n_conv_per_stage_decoder asks for more than 1000 layers in all"),
+        ("n_stages", 10**9, "n_stages asks for more than 1000 layers in all"),
+        ("strides", [[1, 1], [2, 2], [2, 2], [2, 10**30]], "OverflowError"),
+    ],
+    ids=str,
+)
+def test_what_no_machine_could_train_is_refused_before_it_is_built(
+    make_plans, dataset_json, monkeypatch, where, value, message
+):
+    monkeypatch.setattr(module, "get_network_from_plans", None)
+    plans = make_plans()
+    configuration = plans["configurations"]["2d"]
+    (configuration if where in configuration else configuration["architecture"]["arch_kwargs"])[where] = value
+    with pytest.raises(ValueError, match=f"plans 'nnUNetPlans', configuration '2d': .*{message}"):
         cfnet_plans(plans, dataset_json, "2d")
 
 

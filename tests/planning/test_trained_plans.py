@@ -1,11 +1,14 @@
 """The guard of trained model folders."""
 
 import json
+import os
 from copy import deepcopy
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from nnunetv2_cfnet.planning import trained_plans
 from nnunetv2_cfnet.planning.plans import cfnet_plans
 from nnunetv2_cfnet.planning.trained_plans import keep_trained_plans
 
@@ -109,23 +112,89 @@ def test_kept_arguments_are_checked(make_plans, dataset_json, trained):
         keep(make_plans(), dataset_json, trained)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "null", "[1]", '{"configurations": {}}'])
-def test_an_unreadable_model_folder_is_named(make_plans, dataset_json, trained, content, monkeypatch):
-    monkeypatch.setattr(trained_plans, "PAUSE_SECONDS", 0)
+def save_checkpoint(trained: Path, plans: object, name: str = "fold_0/checkpoint_latest.pth") -> Path:
+    """As nnU-Net's trainer saves it."""
+    file = trained.parent / name
+    file.parent.mkdir(exist_ok=True)
+    init_args = {"plans": plans, "configuration": "2d", "fold": 0, "device": torch.device("cpu")}
+    torch.save({"network_weights": {}, "logging": {"train_losses": [np.float64(1)]}, "init_args": init_args}, file)
+    return file
+
+
+@pytest.fixture
+def recorded(trained) -> dict:
+    """What plans.json said before it was cut short."""
+    plans = json.loads(trained.read_text())
+    trained.write_text(trained.read_text()[:1000])
+    return plans
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "\0", "null", "[1]", "{}", '{"configurations": {}}', "[" * 10000], ids=len
+)
+@pytest.mark.parametrize("from_checkpoint", [True, False])
+def test_unreadable_plans_are_written_anew(make_plans, dataset_json, trained, recorded, content, from_checkpoint):
     trained.write_text(content)
-    with pytest.raises(ValueError, match=r"plans\.json can't be read as CFNet's plans of '2d'.*Restore it"):
+    if from_checkpoint:
+        save_checkpoint(trained, recorded)
+    before = sorted(trained.parent.iterdir())
+    kept = keep(make_plans(), dataset_json, trained)
+    assert kept.plans == cfnet_plans(make_plans(), dataset_json, "2d").plans
+    assert json.loads(trained.read_text()) == recorded
+    assert f"{trained} could not be read (" in kept.notes[-1]
+    agreeing = (
+        "agree with fold_0/checkpoint_latest.pth" if from_checkpoint else "written anew from the dataset's plans."
+    )
+    assert agreeing in kept.notes[-1]
+    assert sorted(trained.parent.iterdir()) == before
+
+
+def test_arguments_are_kept_as_the_checkpoint_has_them(make_plans, dataset_json, trained, recorded):
+    arguments = recorded["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    arguments["recompute"] = False
+    checkpoint = save_checkpoint(trained, recorded)
+    kept = keep(make_plans(), dataset_json, trained)
+    assert kept.plans["configurations"]["2d"]["architecture"]["arch_kwargs"] == arguments
+    assert json.loads(trained.read_text()) == recorded
+    assert f"kept as {checkpoint} has them: recompute=False" in kept.notes[-2]
+
+
+def test_a_plan_changed_since_the_checkpoint_is_refused_with_the_difference(
+    make_plans, dataset_json, trained, recorded
+):
+    torn = trained.read_text()
+    save_checkpoint(trained, recorded)
+    recorded["configurations"]["2d"]["batch_size"] = 4
+    save_checkpoint(trained, recorded, "fold_1/checkpoint_final.pth")
+    with pytest.raises(
+        ValueError, match=r"fold_1 was trained with other settings .*\n.*batch_size: trained with 4, now 2"
+    ):
         keep(make_plans(), dataset_json, trained)
+    assert trained.read_text() == torn
 
 
-def test_plans_that_another_fold_is_writing_are_read_again(make_plans, dataset_json, trained, monkeypatch):
-    """nnU-Net writes in place: at first there is nothing, then half of it."""
-    whole, pauses = trained.read_text(), []
+class Malicious:
+    """Unpickled without care, it makes a folder."""
 
-    def pause(seconds: float) -> None:
-        pauses.append(seconds)
-        trained.write_text(whole if len(pauses) > 1 else whole[: len(whole) // 2])
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
 
-    monkeypatch.setattr(trained_plans.time, "sleep", pause)
-    trained.write_text("")
-    assert keep(make_plans(), dataset_json, trained) == cfnet_plans(make_plans(), dataset_json, "2d")
-    assert len(pauses) == 2
+    def __reduce__(self):
+        return os.mkdir, (str(self.witness),)
+
+
+def test_without_a_checkpoint_that_can_be_read_nothing_is_lost_or_run(make_plans, dataset_json, trained, recorded):
+    torn, witness = trained.read_text(), trained.with_name("witness")
+    save_checkpoint(trained, Malicious(witness), "fold_0/checkpoint_best.pth")
+    save_checkpoint(trained, recorded).write_bytes(b"torn")
+    message = (
+        r"plans\.json can't be read .*neither can a checkpoint.*best\.pth.*latest\.pth.*remove plans\.json: it is made"
+    )
+    with pytest.raises(ValueError, match=message):
+        keep(make_plans(), dataset_json, trained)
+    assert trained.read_text() == torn
+    assert not witness.exists()
+    save_checkpoint(trained, recorded, "fold_1/checkpoint_final.pth")
+    keep(make_plans(), dataset_json, trained)
+    assert json.loads(trained.read_text()) == recorded
+    assert not witness.exists()

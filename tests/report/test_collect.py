@@ -280,7 +280,7 @@ def leak_a_case() -> None:
         (
             lambda: (fold_1(GOOD) / "checkpoint_final.pth").write_bytes(b"PK"),
             trained(),
-            "fold_1/checkpoint_final.pth can't be read",
+            "fold_1/checkpoint_final.pth is no readable checkpoint",
         ),
         (
             lambda: write_json(fold_1(GOOD).parent / "plans.json", {"dataset_name": "a\0"}),

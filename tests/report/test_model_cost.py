@@ -166,6 +166,25 @@ def test_plans_that_name_no_layer_call_nothing(make_model, own_folders, tmp_path
     assert not witness.exists()
 
 
+def test_data_of_another_folder_are_not_made(make_model, own_folders, tmp_path):
+    folder = make_model("nnUNetTrainer", "2d")
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["2d"]["data_identifier"] = str(tmp_path / "outside")
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(UserError, match=r"plans\.json: data_identifier of '2d' is .*outside"):
+        training_step.measure(folder, "2d", "cpu")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_plain_unet_that_no_machine_could_train_is_not_built(make_model, own_folders):
+    folder = make_model("nnUNetTrainer", "2d")
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["n_conv_per_stage"] = 10**9
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(ValueError, match="n_conv_per_stage asks for more than 1000 layers"):
+        training_step.measure(folder, "2d", "cpu")
+
+
 def test_parameters_and_flops_are_printed_where_memory_runs_out(make_model, own_folders, monkeypatch, capsys):
     def fail(trainer, batch):
         raise MemoryError
@@ -324,7 +343,7 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path):
     witness = tmp_path / "witness"
     checkpoint = write_checkpoint(tmp_path, 0, [1, 1], init_args=Malicious(witness))
     with pytest.raises(
-        UserError, match=rf"{re.escape(str(checkpoint))} holds \w+.mkdir that .* nothing in it"
+        UserError, match=rf"{re.escape(str(checkpoint))} is no .*it holds \w+.mkdir, which .* nothing in it"
     ) as refused:
         read_logs([tmp_path], [0])
     assert "weights_only" not in str(refused.value)
@@ -346,7 +365,7 @@ def test_an_unfinished_fold_is_named(tmp_path):
         read_logs([tmp_path], [3])
 
 
-@pytest.mark.parametrize("logging", [None, {}, {"train_losses": [1.0], "val_losses": [1.0]}])
+@pytest.mark.parametrize("logging", [None, {}, 5, {"train_losses": [1.0], "val_losses": [1.0]}])
 def test_a_checkpoint_without_a_log_is_named(tmp_path, logging):
     checkpoint = write_checkpoint(tmp_path, 0, [1, 1], logging=logging)
     named = rf"{re.escape(str(checkpoint))} does not hold what nnU-Net's trainers log \(.*epoch_start_timestamps"

@@ -1,11 +1,14 @@
 """The trainer classes, without training."""
 
 import json
+import os
 import pickle
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.training_length import nnUNetTrainer_Xepochs
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
@@ -79,3 +82,32 @@ def test_changed_groups_leave_a_trained_folder_as_it_is(plans, dataset_json, res
     with pytest.raises(ValueError, match="was trained with other settings"):
         nnUNetTrainerCFNet(plans, "2d", 1, dataset_json, torch.device("cpu"))
     assert (sorted(model.rglob("*")), (model / "plans.json").read_text()) == before
+
+
+WRITTEN = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+
+
+@pytest.mark.parametrize("full_disk", [False, True])
+def test_the_model_folders_files_are_written_whole_or_not_at_all(plans, dataset_json, results, monkeypatch, full_disk):
+    def start(trainer: nnUNetTrainer) -> None:
+        """As nnU-Net's on_train_start, which opens each in place."""
+        for name in WRITTEN:
+            with open(os.path.join(trainer.output_folder_base, name), "w") as file:
+                file.write("new")
+                if full_disk:
+                    raise OSError("No space left")
+
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", start)
+    trainer = nnUNetTrainerCFNet(plans, "2d", 0, dataset_json, torch.device("cpu"))
+    model = results / "Dataset001_Phantom" / "nnUNetTrainerCFNet__nnUNetPlans__2d"
+    for name in WRITTEN:
+        (model / name).write_text("old")
+    with pytest.raises(OSError, match="No space") if full_disk else nullcontext():
+        trainer.on_train_start()
+    assert [(model / name).read_text() for name in WRITTEN] == ["old" if full_disk else "new"] * 3
+    assert trainer.output_folder_base == str(model)
+    assert sorted(path.name for path in model.iterdir()) == sorted(("fold_0", *WRITTEN))
+    full_disk = False
+    trainer.on_train_start()  # the same command goes on
+    assert [(model / name).read_text() for name in WRITTEN] == ["new"] * 3
+    assert {path.suffix for path in (model / "fold_0").iterdir()} == {".txt"}
