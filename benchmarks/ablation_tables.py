@@ -150,14 +150,16 @@ def _final_losses(results: Mapping, network: str) -> dict[int, float]:
     }
 
 
-def _student(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean over seeds, by Student's t."""
-    low, high = scipy.stats.t.interval(0.95, len(values) - 1, values.mean(), scipy.stats.sem(values))
-    return float(low), float(high)
+def _student(values: np.ndarray) -> tuple[float, float] | None:
+    """95 % interval of the mean over seeds, by Student's t; None for a single seed."""
+    if len(values) < 2:
+        return None
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
+    return float(values.mean() - half), float(values.mean() + half)
 
 
-def _interval(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+def _interval(interval: tuple[float, float] | None) -> str:
+    return f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else "n/a"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

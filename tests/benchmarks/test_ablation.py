@@ -1,0 +1,123 @@
+"""The ablation's script: what it draws and counts, without training; and, slow, a run of a few steps."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+from nnunetv2_cfnet.architecture.cfnet import CFNet
+
+PROJECT = Path(__file__).parents[2]
+BENCHMARKS, DOCS = PROJECT / "benchmarks", PROJECT / "docs"
+
+
+@pytest.fixture
+def ablation(monkeypatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import ablation
+
+    return ablation
+
+
+def run_of(network: str, seed: int, dice: float, loss: float) -> dict:
+    parts = {"attention": {"mean": 0.1, "spread": 0.05, "changed": 0.01, "dice": -0.02}}
+    return {
+        "network": network,
+        "seed": seed,
+        "loss": [0.0] * 35 + [loss] * 5,
+        "dice": {f"case_{case}": {"WT": dice + 0.1, "TC": dice - 0.1} for case in range(5)},
+        "parts": parts,
+    }
+
+
+@pytest.fixture
+def results() -> dict:
+    """CFNet is 0.1 better than the U-Net in one seed and 0.3 in the other, with a loss that is 0.2 lower."""
+    cost = {"parameters": 2_000_000, "forward_flops": 3_000_000_000, "saved_bytes": 2**22}
+    return {
+        "setting": {"dataset": "D", "size": "small", "patch_size": [8, 8, 8], "batch_size": 2, "steps": 9},
+        "environment": {
+            "date": "today",
+            "commit": "abc",
+            "gpu": None,
+            "cores": 2,
+            "cpu": "C",
+            "versions": {"torch": "2"},
+        },
+        "costs": {"CFNet": cost, "U-Net": cost},
+        "runs": [
+            run_of("CFNet", 0, 0.6, -0.7),
+            run_of("CFNet", 1, 0.8, -0.7),
+            run_of("U-Net", 0, 0.5, -0.5),
+            run_of("U-Net", 1, 0.5, -0.5),
+        ],
+    }
+
+
+def test_tables_have_means_differences_and_their_intervals(ablation, results):
+    text = ablation.tables(results)
+    assert "| CFNet | 2.00 M | 3.00 GFLOP | 4 MiB | -0.700 | 0.800 | 0.600 | 0.700 |" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| U-Net | +")]
+    _, name, dice, interval, won, loss, of_loss, *regions, _ = (cell.strip() for cell in row.split("|"))
+    assert (name, dice, won, loss, regions) == ("U-Net", "+0.200", "2 of 2", "-0.200", ["+0.200", "+0.200"])
+    low, high = map(float, interval.split(" to "))
+    assert 0.1 < low < 0.2 < high < 0.3
+    assert of_loss == "-0.200 to -0.200"
+    assert "| attention | 0.1 | 0.05 | 0.01 | -0.02 |" in text
+
+
+def test_results_are_written_between_the_markers_of_the_page(ablation, results, tmp_path):
+    page = tmp_path / "ablation.md"
+    page.write_text(f"Before.\n\n{ablation.BEGIN}\nold\n{ablation.END}\n\nAfter.\n")
+    ablation.write(results, tmp_path)
+    text = page.read_text()
+    assert text.startswith("Before.\n")
+    assert text.endswith("\n\nAfter.\n")
+    assert "old" not in text
+    assert json.loads((tmp_path / "ablation.json").read_text()) == results
+    assert (tmp_path / "ablation.svg").read_text().startswith("<?xml")
+
+
+def test_networks_that_share_a_module_start_with_the_same_weights_there(ablation):
+    from cost import Topology
+
+    arguments = Topology((16, 16, 16), (1, 1, 1), residual=False).arguments
+
+    def weights(network_class: type, seed: int, **options) -> dict[str, torch.Tensor]:
+        network = network_class(4, num_classes=3, **arguments, **options)
+        ablation.draw_weights(network, seed)
+        return dict(network.named_parameters())
+
+    full, plain = weights(CFNet, 0), weights(CFNet, 0, fusion="concatenation", context=False, communication=False)
+    assert len(plain) < len(full)
+    assert all(torch.equal(parameter, full[name]) for name, parameter in plain.items())
+    unet, other_seed = weights(PlainConvUNet, 0), weights(CFNet, 1)
+    assert torch.equal(unet["decoder.transpconvs.0.weight"], full["decoder.transpconvs.0.weight"])
+    assert not torch.equal(other_seed["decoder.transpconvs.0.weight"], full["decoder.transpconvs.0.weight"])
+
+
+def test_the_page_shows_what_the_script_makes_of_its_results(ablation):
+    results = json.loads((DOCS / "ablation.json").read_text())
+    assert ablation.tables(results) in (DOCS / "ablation.md").read_text()
+    assert len({run["seed"] for run in results["runs"]}) >= 5
+
+
+@pytest.mark.slow
+def test_a_run_of_a_few_steps_goes_on_with_the_same_batches(tmp_path):
+    def run(*networks: str) -> dict:
+        command = [sys.executable, str(BENCHMARKS / "ablation.py"), "--steps", "40", "--seeds", "0", "-device", "cpu"]
+        command += ["-o", str(tmp_path / "out"), "--docs", str(tmp_path), "--networks", *networks]
+        subprocess.run(command, check=True, capture_output=True)
+        return {run["network"]: run for run in json.loads((tmp_path / "ablation.json").read_text())["runs"]}
+
+    first = run("CFNet", "without all three")
+    assert set(first["CFNet"]["parts"]) == {"attention", "context", "gates"}
+    (tmp_path / "out" / "runs" / "small_40" / "without_all_three_0.json").unlink()
+    again = run("CFNet", "without all three")["without all three"]
+    np.testing.assert_allclose(again["loss"], first["without all three"]["loss"], rtol=1e-3)
