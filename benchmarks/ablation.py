@@ -98,7 +98,8 @@ def main() -> None:
     }
     runs = work / "runs" / f"{options.size}_{steps}"
     runs.mkdir(parents=True, exist_ok=True)
-    entries = {name: network_plans(name, plans, dataset_json, size) for name in options.networks}
+    networks = dict.fromkeys((NETWORKS[0], *options.networks))
+    entries = {name: network_plans(name, plans, dataset_json, size) for name in networks}
     for seed in options.seeds:
         missing = {name: entry for name, entry in entries.items() if not _run_file(runs, name, seed).is_file()}
         if missing:

@@ -318,6 +318,6 @@ def test_arguments_that_cfnet_refuses_name_the_plans(own_plans, dataset_json):
     set_arguments(own_plans, architecture_version=99)
     with pytest.raises(ValueError, match="plans 'nnUNetPlans', configuration '2d': architecture_version=99"):
         cfnet_plans(own_plans, dataset_json, "2d")
-    set_arguments(own_plans, architecture_version=1, typo=1)
+    set_arguments(own_plans, architecture_version=2, typo=1)
     with pytest.raises(ValueError, match=r"CFNet has no argument for \{'typo': 1\}"):
         cfnet_plans(own_plans, dataset_json, "2d")

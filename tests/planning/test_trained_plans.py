@@ -92,7 +92,7 @@ def test_a_model_folder_of_another_version_is_refused(make_plans, dataset_json, 
     recorded = json.loads(trained.read_text())
     recorded["configurations"]["2d"]["architecture"]["arch_kwargs"]["architecture_version"] = 0
     trained.write_text(json.dumps(recorded))
-    with pytest.raises(ValueError, match="architecture_version: trained with 0, now 1"):
+    with pytest.raises(ValueError, match="architecture_version: trained with 0, now 2"):
         keep(make_plans(), dataset_json, trained)
 
 

@@ -326,7 +326,7 @@ def test_numpys_numbers_of_any_width_and_release_are_read(tmp_path):
 
 def test_a_checkpoint_that_nnunet_wrote_is_unpickled():
     with pytest.raises(UserError, match="does not hold what nnU-Net's trainers log"):  # its log was taken out
-        read_logs([DATA / "checkpoint_v1"], [0])
+        read_logs([DATA / "checkpoint_v2"], [0])
 
 
 class Malicious:

@@ -1,4 +1,4 @@
-"""Checkpoints of architecture version 1 stay loadable, and give what they gave."""
+"""Checkpoints of architecture version 2 stay loadable, and give what they gave."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-# A model folder that `nnUNetv2_train` wrote with a narrow 3d_fullres plan (its optimizer and log taken out), and
-# forward.npz: an input and what the network made of it then.
-MODEL = Path(__file__).parents[1] / "data" / "checkpoint_v1"
+# A model folder that `nnUNetv2_train` wrote with a narrow 3d_fullres plan of three stages (optimizer and log taken out),
+# and forward.npz: an input and what the network made of it then.
+MODEL = Path(__file__).parents[1] / "data" / "checkpoint_v2"
 
 
-def test_version_1_checkpoint_gives_its_recorded_output():
+def test_version_2_checkpoint_gives_its_recorded_output():
     predictor = nnUNetPredictor(device=torch.device("cpu"))
     predictor.initialize_from_trained_model_folder(str(MODEL), use_folds=(0,))
     with np.load(MODEL / "forward.npz") as recorded, torch.no_grad():
