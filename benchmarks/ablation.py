@@ -36,9 +36,10 @@ from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_paramete
 from nnunetv2_cfnet.architecture.decoder import CommunicationGate
 from nnunetv2_cfnet.architecture.fusion import ChannelContext
 from nnunetv2_cfnet.demo.phantom import write_dataset
+from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.evaluation.metrics import overlap_metrics
 from nnunetv2_cfnet.files.whole import whole_file
-from nnunetv2_cfnet.host import dataset_name
+from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.jobs.steps import Step, run_step
 
 PROJECT = Path(__file__).parents[1]
@@ -47,6 +48,7 @@ CONFIGURATION = "3d_fullres"
 PHANTOM_ID, PHANTOM_CASES, PHANTOM_SHAPE = 1, 40, (40, 40, 40)
 PROBED_BATCHES = 8  # over which data-dependent weights are averaged
 CURVE_POINTS = 40  # of a loss curve
+NO_REGIONS = ("background", "ignore")  # among the labels of a dataset
 
 # name -> what is changed in the plan's CFNet
 CFNETS: dict[str, dict[str, Any]] = {
@@ -144,7 +146,7 @@ def prepare(work: Path, dataset_id: int | None, size: Size, spacing_mm: float | 
     (work / "logs").mkdir(exist_ok=True)
     name = dataset_name(dataset_id)
     plans_name = "nnUNetPlansAblation" if size.memory_target_gb or spacing_mm else "nnUNetPlans"
-    preprocessed = Path(os.environ["nnUNet_preprocessed"], name)
+    preprocessed = nnunet_folder("nnUNet_preprocessed") / name
     plan = ["-overwrite_plans_name", plans_name]
     if size.memory_target_gb:
         plan += ["-gpu_memory_target", str(size.memory_target_gb)]
@@ -165,7 +167,7 @@ def prepare(work: Path, dataset_id: int | None, size: Size, spacing_mm: float | 
     os.environ["nnUNet_n_proc_DA"] = "0"  # batches are made in this process, so that the seed decides them
     os.environ["nnUNet_compile"] = "false"
     plans = json.loads((preprocessed / f"{plans_name}.json").read_text())
-    return plans, json.loads(Path(os.environ["nnUNet_raw"], name, "dataset.json").read_text())
+    return plans, json.loads((nnunet_folder("nnUNet_raw") / name / "dataset.json").read_text())
 
 
 def network_plans(name: str, plans: Mapping, dataset_json: Mapping, size: Size) -> dict:
@@ -258,7 +260,7 @@ def make_trainer(plans: dict, dataset_json: dict, size: Size, *, steps: int, see
         def print_to_log_file(self, *args: Any, **kwargs: Any) -> None:
             """Nothing: a bar shows the progress."""
 
-    splits = Path(os.environ["nnUNet_preprocessed"], plans["dataset_name"], "splits_final.json")
+    splits = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"] / "splits_final.json"
     num_folds = len(json.loads(splits.read_text())) if splits.is_file() else 5
     trainer = QuietTrainer(
         {**plans, "continue_training": False}, CONFIGURATION, seed % num_folds, dataset_json, torch.device(device)
@@ -311,11 +313,7 @@ def score(trainer: Any) -> dict[str, dict[str, float]]:
         type(trainer).__name__,
         None,
     )
-    labels = {
-        region: values
-        for region, values in trainer.dataset_json["labels"].items()
-        if region not in ("background", "ignore")
-    }
+    labels = {name: values for name, values in trainer.dataset_json["labels"].items() if name not in NO_REGIONS}
     _, dataset = trainer.get_tr_and_val_datasets()
     dice = {}
     for case in dataset.identifiers:
@@ -408,4 +406,7 @@ def write(results: dict, docs: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"ablation.py: {error}")
