@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-# A model folder that `nnUNetv2_train` wrote with a narrow 3d_fullres plan of three stages (optimizer and log taken out),
-# and forward.npz: an input and what the network made of it then.
+# A model folder that `nnUNetv2_train` wrote with a narrow 3d_fullres plan of three stages (optimizer and log
+# taken out), and forward.npz: an input and what the network made of it then.
 MODEL = Path(__file__).parents[1] / "data" / "checkpoint_v2"
 
 
