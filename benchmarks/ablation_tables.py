@@ -33,7 +33,7 @@ def tables(results: Mapping) -> str:
             intro,
             "### Cost and result",
             _table(
-                ("network", "parameters", "forward", "stored", "final loss", *_regions(results), MEAN),
+                ("network", "seeds", "parameters", "forward", "stored", "final loss", *_regions(results), MEAN),
                 [_result(results, network) for network in networks],
             ),
             f"### {first} minus each other network",
@@ -83,12 +83,14 @@ def figure(results: Mapping, file: Path) -> None:
 def _result(results: Mapping, network: str) -> list[str]:
     cost, cases = results["costs"][network], _dice(results, network)
     means = [np.mean([case[region] for case in cases.values()]) for region in (*_regions(results), MEAN)]
+    losses = list(_final_losses(results, network).values())
     return [
         network,
+        str(len(losses)),
         f"{cost['parameters'] / 1e6:.2f} M",
         f"{cost['forward_flops'] / 1e9:.2f} GFLOP",
         f"{cost['saved_bytes'] / 2**20:.0f} MiB",
-        f"{np.mean(list(_final_losses(results, network).values())):.3f}",
+        f"{np.mean(losses):.3f}",
         *(f"{mean:.3f}" for mean in means),
     ]
 
