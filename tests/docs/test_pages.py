@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nnunetv2_cfnet import CFNet
+from nnunetv2_cfnet.architecture.fusion import CrossAttentionFusion
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -70,7 +71,7 @@ def test_walkthrough_has_the_shapes_of_the_network():
         logits = [*(len(scale[0]) for scale in network(x)), "none"]
     rows = []
     for stage, (fusion, (first, _), out) in enumerate(zip(network.fusion, pairs, fused, strict=True)):
-        heads = getattr(fusion, "num_heads", 0)
+        heads = fusion.context_1.num_heads if isinstance(fusion, CrossAttentionFusion) else 0
         how = f"attention, {heads} head{'s' * (heads > 1)}" if heads else "concatenation"
         rows.append(f"| {stage} | {out.shape[-1]}³ | {first.shape[1]} | {how} | {out.shape[1]} | {logits[stage]} |")
     assert "\n".join(rows) in (DOCS / "walkthrough.md").read_text()
