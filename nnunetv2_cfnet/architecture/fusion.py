@@ -119,8 +119,8 @@ class CrossAttentionFusion(ConcatenationFusion):
         per_channel = (input_channels, *self.project.weight.shape[2:])
         self.gain_1 = nn.Parameter(torch.full(per_channel, INITIAL_GAIN))
         self.gain_2 = nn.Parameter(torch.full(per_channel, INITIAL_GAIN))
-        # U_1, U_2 and what attention makes of them; [Y_1, Y_2]; what N takes, phi's output
-        self.stored_per_voxel = 6 * input_channels + 2 * output_channels
+        # U_1, U_2, their blocks and what attention makes of them; [Y_1, Y_2]; what N takes, phi's output
+        self.stored_per_voxel = 8 * input_channels + 2 * output_channels
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         blocks_1, blocks_2 = to_blocks(self.embed_1(first)), to_blocks(self.embed_2(second))
@@ -210,30 +210,35 @@ def without_autocast(device_type: str) -> AbstractContextManager:
 
 def to_blocks(x: torch.Tensor) -> torch.Tensor:
     """A map cut into blocks: (B, C, *S) -> (B * blocks, C, voxels of a block)."""
-    grid = [(size // edge, edge) for size, edge in zip(x.shape[2:], block_edges(x.shape[2:]), strict=True)]
-    dim = len(grid)
-    cut = x.reshape(*x.shape[:2], *(number for axis in grid for number in axis))  # (B, C, n, e, n, e, ..)
-    blocks, edges = range(2, 2 + 2 * dim, 2), range(3, 3 + 2 * dim, 2)
-    return cut.permute(0, *blocks, 1, *edges).reshape(-1, x.shape[1], math.prod(edge for _, edge in grid))
+    edges = block_edges(x.shape[2:])
+    dim = len(edges)
+    grid = [number for size, edge in zip(x.shape[2:], edges, strict=True) for number in (size // edge, edge)]
+    cut = x.reshape(*x.shape[:2], *grid)  # (B, C, n, e, n, e, ..)
+    apart = cut.permute(0, *range(2, 2 + 2 * dim, 2), 1, *range(3, 3 + 2 * dim, 2))  # (B, n, n, .., C, e, e, ..)
+    return apart.reshape(-1, x.shape[1], math.prod(edges))
 
 
 def from_blocks(blocks: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """What to_blocks cut, put together: (B * blocks, C, voxels of a block) -> shape, (B, C, *S)."""
     edges = block_edges(shape[2:])
-    counts = [size // edge for size, edge in zip(shape[2:], edges, strict=True)]
     dim = len(edges)
+    counts = [size // edge for size, edge in zip(shape[2:], edges, strict=True)]
     apart = blocks.reshape(shape[0], *counts, shape[1], *edges)  # (B, n, n, .., C, e, e, ..)
-    axes = (axis for i in range(dim) for axis in (1 + i, 2 + dim + i))
+    axes = [axis for i in range(dim) for axis in (1 + i, 2 + dim + i)]
     return apart.permute(0, 1 + dim, *axes).reshape(shape)
 
 
 def block_edges(size: Sequence[int]) -> list[int]:
     """Of each axis of a map, the divisor that is nearest to BLOCK_EDGE in ratio: blocks are all of one size."""
-    wanted = BLOCK_EDGE[len(size)]
-    return [
-        min((edge for edge in range(1, n + 1) if n % edge == 0), key=lambda edge: abs(math.log(edge / wanted)))
-        for n in size
-    ]
+    return [_nearest_divisor(voxels, BLOCK_EDGE[len(size)]) for voxels in size]
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    nearest = 1
+    for divisor in range(2, number + 1):
+        if number % divisor == 0 and max(divisor / wanted, wanted / divisor) < max(nearest / wanted, wanted / nearest):
+            nearest = divisor
+    return nearest
 
 
 def attend(tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:

@@ -62,7 +62,10 @@ class PublishedFusion(nn.Module):
             tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
             key, value = key_value.weight.flatten(1).to(tokens.dtype).chunk(2)  # each (C, C), head after head
             heads = (self.num_heads, -1)
-            scores = key.unflatten(0, heads) @ (tokens @ tokens.mT @ value.T).unflatten(2, heads).transpose(1, 2)
+            if tokens.shape[2] < tokens.shape[1]:  # K and V are smaller than the C x C matrices that avoid them
+                scores = (key @ tokens).unflatten(1, heads) @ (value @ tokens).unflatten(1, heads).mT
+            else:
+                scores = key.unflatten(0, heads) @ (tokens @ tokens.mT @ value.T).unflatten(2, heads).transpose(1, 2)
             return torch.softmax(scores / scores.shape[2] ** 0.5, dim=2)
 
 

@@ -190,7 +190,11 @@ def test_a_command_that_is_told_to_end_leaves_nothing_half_done(monkeypatch, tmp
         return 0
 
     monkeypatch.setattr(import_module("nnunetv2_cfnet.commands.doctor"), "run", run)
-    assert cli.main(["doctor"]) == 128 + number
+    before = signal.signal(number, signal.SIG_DFL)  # nohup has SIGHUP ignored
+    try:
+        assert cli.main(["doctor"]) == 128 + number
+    finally:
+        signal.signal(number, before)
     assert capsys.readouterr().err == "nnunetv2_cfnet doctor: interrupted\n"
     assert list(tmp_path.iterdir()) == []
 

@@ -205,6 +205,7 @@ def test_changed_data_are_trained_on_anew(nnunet, tmp_path):
 
 def test_a_second_demo_in_one_folder_is_refused(nnunet, tmp_path):
     out = tmp_path / "out"
+    demo.claim_folder(out)
     with locked(out / "demo.png"), pytest.raises(UserError, match=r"out/demo\.png is being written by process"):
         demo.run_demo(out, "cpu")
     assert nnunet.commands == []

@@ -114,7 +114,7 @@ def run(folders: tuple[Path, Path], out: Path | None = None, dataset_json: Path 
 
 
 def files_in(folder: Path) -> dict[Path, tuple[int, int]]:
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
 def refuse(tmp_path: Path, folders: tuple[Path, Path], **arguments) -> str:

@@ -65,6 +65,7 @@ command = [{sys.executable!r}, "-c", {command!r}]
 show = lambda line: print(line, flush=True)
 doctor.run = lambda options: run_command(command, dict(os.environ), pathlib.Path("log"), show)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's ignore it
 raise SystemExit(cli.main(["doctor"]))
 """
     with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -361,7 +362,7 @@ def test_an_interrupted_write_leaves_the_earlier_plans(make_dataset, planned, mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", interrupt)
-    assert cli.main(["plan", "-d", "1", "--without", "context"]) == cli.INTERRUPTED
+    assert cli.main(["plan", "-d", "1", "--without", "context"]) == cli.BY_SIGNAL + signal.SIGINT
     assert read(folder) == planned()
 
 

@@ -91,7 +91,7 @@ def nnunet(original, tmp_path, monkeypatch) -> Path:
 def comparisons(nnunet, monkeypatch) -> list[Comparison]:
     """What would be written to reports, whose figures take seconds."""
     made: list[Comparison] = []
-    monkeypatch.setattr(collect, "write_report", lambda comparison, _: made.append(comparison))
+    monkeypatch.setattr(collect, "write_report", lambda comparison, *_: made.append(comparison))
     return made
 
 
