@@ -159,7 +159,15 @@ def _needed_bytes(source: Source, symlink: bool) -> int:
     symlink = symlink and not source.edition.volumes
     files = {paths[0]: content for case in source.cases for content, paths in case.files.items() if paths}
     linked = {path for path, content in files.items() if symlink and content != SEGMENTATION and _is_packed(path)}
-    return round(sum(path.stat().st_size * (1 if _is_packed(path) else COMPRESSED) for path in files.keys() - linked))
+    return round(sum(_size(path) * (1 if _is_packed(path) else COMPRESSED) for path in files.keys() - linked))
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 where it can't be told, as of a link to nothing, which the checks report."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _is_packed(path: Path) -> bool:

@@ -295,6 +295,17 @@ def test_skip_bad_leaves_out_cases_with_errors_and_keeps_those_with_warnings(raw
     assert "1 of 3 cases have errors and are left out." in capsys.readouterr().out
 
 
+def test_a_link_to_nothing_is_a_finding_that_skip_bad_leaves_out(raw, write_release, capsys):
+    release = write_release(num_cases=2)
+    bad, good = find_cases(release).cases
+    image = bad.files["T1"][0]
+    image.unlink()
+    image.symlink_to("../.git/annex/objects/t1")
+    convert_brats(release, 7, skip_bad=True)
+    assert f"{image} can't be read (a link to ../.git/annex/objects/t1, which is not there)" in capsys.readouterr().out
+    assert [path.name for path in (raw / "Dataset007_BraTS2021/labelsTr").iterdir()] == [f"{good.name}.nii.gz"]
+
+
 def test_labels_that_seem_to_mean_something_else_stop_it_until_they_are_given(raw, write_release, capsys):
     """What --labels says is read, recorded and written in nnU-Net's order; cases can't be skipped around it."""
     release = write_release("2023", num_cases=3)
