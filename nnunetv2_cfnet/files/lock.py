@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from nnunetv2_cfnet.errors import UserError
 
 
@@ -30,6 +28,8 @@ def locked(target: Path) -> Iterator[Path]:
     Raises:
         UserError: another process is at it.
     """
+    from filelock import FileLock, Timeout  # here: doctor, which imports this module, reports where it is missing
+
     target = target.resolve()
     missing_parents = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,7 @@ def test_every_flag_is_read_by_its_command(command):
     assert [action.dest for action in parser._actions if f"options.{action.dest}" not in source] == []
 
 
-@pytest.mark.parametrize("library", ["numpy", "packaging"])
+@pytest.mark.parametrize("library", ["numpy", "packaging", "filelock"])
 def test_help_version_and_doctor_work_where_a_library_is_missing(library):
     """Doctor exits with 1, names what is missing, and checks the rest."""
     code = f"""
