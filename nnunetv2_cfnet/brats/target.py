@@ -47,13 +47,16 @@ class Target:
         else:
             self.replaced.rename(self.folder)
 
-    def check_place(self, needed_bytes: int) -> None:
-        """A UserError where nothing can be written, or less than the dataset needs.
+    def check_place(self) -> None:
+        """A UserError where nothing can be written; what another run may be changing is not looked at."""
+        check_place(self.folder.parent, (self.findings.name,), "nnUNet_raw")
+
+    def check_unfinished(self, needed_bytes: int) -> None:
+        """A UserError where the unfinished folder can't be written, or holds less than the dataset needs.
 
         Args:
             needed_bytes: by the whole dataset, at the least.
         """
-        check_place(self.folder.parent, (self.findings.name,), "nnUNet_raw")
         check_place(self.unfinished, (), "nnUNet_raw")
         check_space(self.unfinished, self._still_needed(needed_bytes))
 

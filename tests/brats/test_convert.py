@@ -63,24 +63,38 @@ def refusal(source: Path, **options) -> str:
 
 def test_a_second_conversion_to_one_dataset_is_refused_and_touches_nothing(raw, write_release):
     release = write_release("2021", num_cases=1)
-    dataset = raw / "Dataset007_BraTS2021"
-    with locked(dataset):
+    lock = raw / "Dataset007"  # by whatever name
+    with locked(lock):
         unfinished = raw / ".Dataset007_BraTS2021.unfinished"
         (unfinished / "imagesTr").mkdir(parents=True)  # of the first
-        assert refusal(release).startswith(f"{dataset} is being written by process {os.getpid()} on ")
+        for name in (None, "Another"):
+            assert refusal(release, name=name).startswith(f"{lock} is being written by process {os.getpid()} on ")
         assert (unfinished / "imagesTr").is_dir()
         convert_brats(release, 7, dry_run=True)
 
 
+def test_a_second_conversion_does_not_look_at_what_the_first_is_changing(raw, write_release, monkeypatch):
+    (raw / ".Dataset007_BraTS2021.unfinished").mkdir()
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("a file there may be renamed meanwhile"))
+    release = write_release("2021", num_cases=1)
+    with locked(raw / "Dataset007"):
+        assert "Dataset007 is being written by process" in refusal(release)
+
+
 def test_a_dataset_that_was_made_meanwhile_is_not_replaced(raw, write_release, monkeypatch):
-    dataset = raw / "Dataset007_BraTS2021"
+    release = write_release("2021", num_cases=1)
+    for dataset, problem in (
+        ("Dataset007_BraTS2021", f"{raw / 'Dataset007_BraTS2021'} exists already"),
+        ("Dataset007_Another", "nnU-Net has a dataset with ID 7 already, Dataset007_Another"),
+    ):
 
-    def finished_by_another_run(target: Path):
-        target.mkdir()
-        return locked(target)
+        def finished_by_another_run(target: Path, dataset: str = dataset):
+            (raw / dataset).mkdir()
+            return locked(target)
 
-    monkeypatch.setattr(convert, "locked", finished_by_another_run)
-    assert refusal(write_release("2021", num_cases=1)).startswith(f"{dataset} exists already")
+        monkeypatch.setattr(convert, "locked", finished_by_another_run)
+        assert refusal(release).startswith(problem)
+        (raw / dataset).rmdir()
 
 
 # What is written

@@ -123,7 +123,7 @@ def test_a_disk_with_too_little_space_is_refused_with_what_is_needed_and_free(ta
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_230_000_000))
     with pytest.raises(UserError) as refused:
-        target.check_place(2_000_000_000)
+        target.check_unfinished(2_000_000_000)
     assert str(refused.value) == (
         f"{target.unfinished} needs about 2 GB, and 1.23 GB are free: make room, then the same command goes on."
     )
@@ -131,7 +131,7 @@ def test_a_disk_with_too_little_space_is_refused_with_what_is_needed_and_free(ta
     target.unfinished.mkdir()
     with (target.unfinished / "done.nii.gz").open("wb") as file:
         file.truncate(1_000_000_000)
-    target.check_place(2_000_000_000)
+    target.check_unfinished(2_000_000_000)
 
 
 def test_an_error_of_the_disk_says_that_the_same_command_goes_on_and_what_it_needs(target, monkeypatch):
