@@ -72,7 +72,8 @@ class Target:
         try:
             yield
         except KeyboardInterrupt:
-            print(f"{self.unfinished} is kept: the same command goes on there.", file=sys.stderr)
+            if self.unfinished.exists():  # not when it has become the dataset
+                print(f"{self.unfinished} is kept: the same command goes on there.", file=sys.stderr)
             raise
         except OSError as error:
             raise UserError(
@@ -126,8 +127,11 @@ class Target:
         # At once one after the other: a dataset must not have that file, and is made again without it
         (self.unfinished / CONVERSION).unlink()
         self.unfinished.rename(self.folder)
-        if os.path.lexists(self.replaced):
-            _remove(self.replaced)
+        try:
+            if os.path.lexists(self.replaced):
+                _remove(self.replaced)
+        except OSError as error:  # the new one has its place
+            print(f"The earlier dataset can't be removed ({error}): remove {self.replaced}.", file=sys.stderr)
 
 
 def _remove(path: Path) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,24 @@ def test_an_error_of_the_disk_says_that_the_same_command_goes_on_and_what_it_nee
         target.kept(3_000_000_000),
     ):
         raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("stopped_by", [PermissionError(13, "Permission denied"), KeyboardInterrupt()])
+def test_what_stops_the_earlier_datasets_removal_does_not_call_the_new_one_unfinished(
+    target, stopped_by, monkeypatch, capsys
+):
+    target.folder.mkdir()
+    rmtree = shutil.rmtree
+
+    def stopped(folder: Path, **more) -> None:
+        if folder == target.replaced:
+            raise stopped_by
+        rmtree(folder, **more)
+
+    monkeypatch.setattr(module.shutil, "rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt) if isinstance(stopped_by, KeyboardInterrupt) else nullcontext():
+        write(target)
+    assert content(target.folder) == dict.fromkeys(FILES, "new")
+    said = capsys.readouterr().err
+    assert "is kept" not in said
+    assert isinstance(stopped_by, KeyboardInterrupt) or said.endswith(f"Permission denied): remove {target.replaced}.\n")
