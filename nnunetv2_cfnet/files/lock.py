@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.paths import resolved
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def locked(target: Path) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout  # here: doctor, which imports this module, reports where it is missing
 
-    target = target.resolve()
+    target = resolved(target)
     missing_parents = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     lock_file, work = (target.with_name(f".{target.name}.{what}") for what in ("lock", "work"))
