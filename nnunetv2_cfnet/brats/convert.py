@@ -85,8 +85,10 @@ def convert_brats(
         return
 
     needed_bytes = _needed_bytes(source, symlink)
-    target.check_place(needed_bytes)
-    with locked(target.folder):
+    target.check_place()
+    with locked(raw / target.folder.name.partition("_")[0]):  # the ID: nnU-Net takes one dataset of it
+        _check_id(dataset_id, target.folder)  # now that no other run can make one
+        target.check_unfinished(needed_bytes)
         target.restore()
         _check_replaceable(target, source, overwrite)
         with target.kept(needed_bytes):
@@ -128,20 +130,25 @@ def convert_brats(
 
 def _choose_target(raw: Path, dataset_id: int, name: str) -> Target:
     """The dataset's folder, if nnU-Net takes its name."""
-    from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
-
     if not 1 <= dataset_id <= 999:
         raise UserError(f"{dataset_id} is no dataset ID of nnU-Net: give -d a number from 1 to 999.")
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"{name!r} is no name for a dataset: give --name letters, digits, _ and - only.")
     target = Target(raw / f"Dataset{dataset_id:03d}_{name}")
-    others = [str(other) for other in find_candidate_datasets(dataset_id) if other != target.folder.name]
+    _check_id(dataset_id, target.folder)
+    return target
+
+
+def _check_id(dataset_id: int, folder: Path) -> None:
+    """A UserError if nnU-Net has another dataset with the ID."""
+    from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
+
+    others = [str(other) for other in find_candidate_datasets(dataset_id) if other != folder.name]
     if others:
         raise UserError(
             f"nnU-Net has a dataset with ID {dataset_id} already, {', '.join(others)}: choose another -d, or "
             f"--name {others[0].partition('_')[2]} for that one."
         )
-    return target
 
 
 def _check_replaceable(target: Target, source: Source, overwrite: bool) -> None:
@@ -159,7 +166,15 @@ def _needed_bytes(source: Source, symlink: bool) -> int:
     symlink = symlink and not source.edition.volumes
     files = {paths[0]: content for case in source.cases for content, paths in case.files.items() if paths}
     linked = {path for path, content in files.items() if symlink and content != SEGMENTATION and _is_packed(path)}
-    return round(sum(path.stat().st_size * (1 if _is_packed(path) else COMPRESSED) for path in files.keys() - linked))
+    return round(sum(_size(path) * (1 if _is_packed(path) else COMPRESSED) for path in files.keys() - linked))
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 where it can't be told, as of a link to nothing, which the checks report."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _is_packed(path: Path) -> bool:

@@ -31,6 +31,7 @@ from nnunetv2_cfnet.brats.labels import read_label_order
 from nnunetv2_cfnet.brats.sources import find_cases
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_dataset_json
+from nnunetv2_cfnet.files.paths import resolved
 from nnunetv2_cfnet.files.volumes import (
     Geometry,
     files_by_case,
@@ -67,7 +68,7 @@ def export_brats(
     Raises:
         UserError: something is wrong with the input; nothing is written then.
     """
-    out = out.expanduser().resolve()
+    out = resolved(out)
     archive = out.with_name(f"{out.name}.zip")
     check_new_folder(out)
     if zip_archive and archive.exists():

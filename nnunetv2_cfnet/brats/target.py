@@ -47,13 +47,16 @@ class Target:
         else:
             self.replaced.rename(self.folder)
 
-    def check_place(self, needed_bytes: int) -> None:
-        """A UserError where nothing can be written, or less than the dataset needs.
+    def check_place(self) -> None:
+        """A UserError where nothing can be written; what another run may be changing is not looked at."""
+        check_place(self.folder.parent, (self.findings.name,), "nnUNet_raw")
+
+    def check_unfinished(self, needed_bytes: int) -> None:
+        """A UserError where the unfinished folder can't be written, or holds less than the dataset needs.
 
         Args:
             needed_bytes: by the whole dataset, at the least.
         """
-        check_place(self.folder.parent, (self.findings.name,), "nnUNet_raw")
         check_place(self.unfinished, (), "nnUNet_raw")
         check_space(self.unfinished, self._still_needed(needed_bytes))
 
@@ -69,7 +72,8 @@ class Target:
         try:
             yield
         except KeyboardInterrupt:
-            print(f"{self.unfinished} is kept: the same command goes on there.", file=sys.stderr)
+            if self.unfinished.exists():  # not when it has become the dataset
+                print(f"{self.unfinished} is kept: the same command goes on there.", file=sys.stderr)
             raise
         except OSError as error:
             raise UserError(
@@ -123,8 +127,11 @@ class Target:
         # At once one after the other: a dataset must not have that file, and is made again without it
         (self.unfinished / CONVERSION).unlink()
         self.unfinished.rename(self.folder)
-        if os.path.lexists(self.replaced):
-            _remove(self.replaced)
+        try:
+            if os.path.lexists(self.replaced):
+                _remove(self.replaced)
+        except OSError as error:  # the new one has its place
+            print(f"The earlier dataset can't be removed ({error}): remove {self.replaced}.", file=sys.stderr)
 
 
 def _remove(path: Path) -> None:

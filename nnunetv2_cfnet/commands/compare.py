@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nnunetv2_cfnet.commands.flags import ALL_FOLDS, add_dataset_json, add_folds, add_processes
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.paths import resolved
 
 DESCRIPTION = (
     "Compare trained models, or folders of predictions, case by case. The first model is compared with each of the "
@@ -48,11 +49,11 @@ def run(options: argparse.Namespace) -> int:
             options.c,
             options.models,
             folds=options.folds or ALL_FOLDS,
-            out=options.o,
+            out=resolved(options.o),
             num_processes=options.np,
         )
     else:
-        compare_predictions(options.predictions, options.reference, options.djfile, options.o, options.np)
+        compare_predictions(options.predictions, options.reference, options.djfile, resolved(options.o), options.np)
     return 0
 
 

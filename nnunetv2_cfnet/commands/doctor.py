@@ -19,7 +19,7 @@ from nnunetv2_cfnet.files.whole import check_place
 from nnunetv2_cfnet.host import VARIABLES, find_trainer, supported_versions
 
 DESCRIPTION = "Check that training with CFNet would work here: a line for each thing it takes; exits 1 if not."
-LIBRARIES = ("numpy", "nnunetv2", "dynamic-network-architectures", "torch")
+LIBRARIES = ("numpy", "filelock", "nnunetv2", "dynamic-network-architectures", "torch")
 TRAINER = "nnUNetTrainerCFNet"
 SEARCH_VARIABLE = "nnUNet_extTrainer"
 HOOK_FOLDER = Path(__file__).parents[1] / "training" / "hook"

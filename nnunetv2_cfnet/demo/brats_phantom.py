@@ -17,6 +17,7 @@ from nnunetv2_cfnet.brats.editions import CHANNELS, EDITIONS, TISSUES, Edition
 from nnunetv2_cfnet.brats.sources import NAME_MAPPING, SEGMENTATION
 from nnunetv2_cfnet.demo.phantom import SIGNALS, Tissue, make_case
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.paths import resolved
 from nnunetv2_cfnet.files.volumes import write_image
 from nnunetv2_cfnet.files.whole import check_new_folder, whole_folder
 
@@ -60,7 +61,7 @@ def make_phantom(folder: Path, edition: str, num_cases: int) -> list[str]:
     Raises:
         UserError: a folder with something in it, or no cases; nothing is written then.
     """
-    folder = folder.expanduser().resolve()
+    folder = resolved(folder)
     if num_cases < 1:
         raise UserError(f"{num_cases} cases is too few: ask for at least 1.")
     check_new_folder(folder)

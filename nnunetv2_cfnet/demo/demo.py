@@ -19,6 +19,7 @@ from nnunetv2_cfnet.demo.phantom import FILE_ENDING, write_dataset
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.digests import content_digest
 from nnunetv2_cfnet.files.lock import locked
+from nnunetv2_cfnet.files.paths import resolved
 from nnunetv2_cfnet.files.volumes import files_by_case
 from nnunetv2_cfnet.files.whole import check_place, whole_file
 from nnunetv2_cfnet.host import VARIABLES
@@ -93,7 +94,7 @@ def run_demo(out: Path, device: str) -> None:
     device = choose_device(device)
     for command in COMMANDS:
         find_command(command)
-    work = Workplace(out.expanduser().resolve())
+    work = Workplace(resolved(out))
     claim_folder(work.out)
 
     with locked(work.picture) as made_in:

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.paths import resolved
 
 
 @contextmanager
@@ -30,7 +29,9 @@ def locked(target: Path) -> Iterator[Path]:
     Raises:
         UserError: another process is at it.
     """
-    target = target.resolve()
+    from filelock import FileLock, Timeout  # here: doctor, which imports this module, reports where it is missing
+
+    target = resolved(target)
     missing_parents = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     lock_file, work = (target.with_name(f".{target.name}.{what}") for what in ("lock", "work"))

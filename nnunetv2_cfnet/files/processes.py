@@ -20,6 +20,8 @@ Case = TypeVar("Case")
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
+_INTERRUPTING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 def check_num_processes(num_processes: int) -> None:
     """A UserError if the number is below 1."""
@@ -119,14 +121,17 @@ def run(
 
 @contextmanager
 def _interruption_deferred() -> Iterator[None]:
-    """Ctrl-C takes effect at the end, and never in processes that are started in here.
+    """Ctrl-C takes effect at the end, and never in processes that are started in here; what ends this one, at the end.
 
-    It reaches all processes of a terminal, and the main process alone is to deal with it. A new process ignores it from
-    its first instruction on only where it is blocked in the thread that starts it. That is not enough for this process:
-    one of its other threads, such as those of numpy's libraries, may take it.
+    Ctrl-C reaches all processes of a terminal, and the main process alone is to deal with it. A new process ignores it
+    from its first instruction on only where it is blocked in the thread that starts it. That is not enough for this
+    process: one of its other threads, such as those of numpy's libraries, may take it.
     """
     came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    # Those that a handler of Python's deals with, as cli.py's for SIGTERM: others end the process, or are ignored
+    deferred = {number: handler for number in _INTERRUPTING if callable(handler := signal.getsignal(number))}
+    for number in deferred:
+        signal.signal(number, lambda number, frame: came.append(number))
     blocks = hasattr(signal, "pthread_sigmask")  # not on Windows, whose workers may be interrupted while they start
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if blocks else None
     try:
@@ -134,9 +139,10 @@ def _interruption_deferred() -> Iterator[None]:
     finally:
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
+        for number, handler in deferred.items():
+            signal.signal(number, handler)
         if came:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(came[0])
 
 
 def prepare_worker(started: Any, more: Callable[[], None] | None = None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.lock import locked
+from nnunetv2_cfnet.files.paths import resolved
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: there is something in it, or another process is making it.
     """
-    folder = folder.resolve()  # a link to an empty folder stays one
+    folder = resolved(folder)  # a link to an empty folder stays one
     with locked(folder) as made_in:
         check_new_folder(folder)  # now that no other run can fill it
         unfinished = made_in / folder.name
@@ -54,15 +55,14 @@ def check_new_folder(folder: Path, flag: str = "-o") -> None:
     Args:
         flag: that the user gave it with, for messages.
     """
-    try:
-        target = folder.resolve()
-    except RuntimeError:
-        raise UserError(f"{folder} is a link that leads back to itself: choose another {flag}, or remove it.") from None
+    target = resolved(folder, flag)
     if target == Path.cwd():
         raise UserError(f"{folder} is the folder that this runs in, which can't be replaced: give {flag} a new one.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{folder} exists and is no empty folder: choose another one for {flag}, or remove it.")
-    check_place(target, (), flag)
+    if target.is_mount():
+        raise UserError(f"{folder} is where a disk is mounted, and can't be replaced: give {flag} a new folder in it.")
+    check_place(target.parent, (), flag)  # where it is made, and renamed
 
 
 def check_place(folder: Path, files: Iterable[str], flag: str = "-o") -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.lock import locked
+from nnunetv2_cfnet.files.paths import resolved
 from nnunetv2_cfnet.files.processes import check_num_processes
 from nnunetv2_cfnet.host import dataset_name, find_trainer, nnunet_folder
 from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
@@ -83,7 +84,7 @@ def benchmark(
     dataset = dataset_name(dataset_id)
     raw, preprocessed = nnunet_folder("nnUNet_raw") / dataset, nnunet_folder("nnUNet_preprocessed") / dataset
     dataset_json = read_dataset(raw / "dataset.json", "The benchmark starts from the raw dataset.")
-    out = out.expanduser().resolve()
+    out = resolved(out)
     check_report_place(out / COMPARISON)
     check_num_processes(num_processes)
 

@@ -22,6 +22,7 @@ from nnunetv2_cfnet.evaluation.bootstrap import MIN_CASES
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.summary import RULES
 from nnunetv2_cfnet.files.json_files import to_json
+from nnunetv2_cfnet.files.paths import resolved
 from nnunetv2_cfnet.files.whole import check_place, whole_file
 from nnunetv2_cfnet.report.case_pictures import case_pictures
 from nnunetv2_cfnet.report.comparison import Comparison, Model
@@ -79,7 +80,7 @@ def write_report(comparison: Comparison, out: Path, made_in: Path | None = None)
     Raises:
         UserError: the folder, or a file of it, is something else.
     """
-    out = out.expanduser().resolve()
+    out = resolved(out)
     check_report_place(out)
     sections = make_sections(comparison)
     pictures = [picture for section in sections for picture in section.pictures]

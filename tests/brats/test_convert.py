@@ -63,24 +63,38 @@ def refusal(source: Path, **options) -> str:
 
 def test_a_second_conversion_to_one_dataset_is_refused_and_touches_nothing(raw, write_release):
     release = write_release("2021", num_cases=1)
-    dataset = raw / "Dataset007_BraTS2021"
-    with locked(dataset):
+    lock = raw / "Dataset007"  # by whatever name
+    with locked(lock):
         unfinished = raw / ".Dataset007_BraTS2021.unfinished"
         (unfinished / "imagesTr").mkdir(parents=True)  # of the first
-        assert refusal(release).startswith(f"{dataset} is being written by process {os.getpid()} on ")
+        for name in (None, "Another"):
+            assert refusal(release, name=name).startswith(f"{lock} is being written by process {os.getpid()} on ")
         assert (unfinished / "imagesTr").is_dir()
         convert_brats(release, 7, dry_run=True)
 
 
+def test_a_second_conversion_does_not_look_at_what_the_first_is_changing(raw, write_release, monkeypatch):
+    (raw / ".Dataset007_BraTS2021.unfinished").mkdir()
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("a file there may be renamed meanwhile"))
+    release = write_release("2021", num_cases=1)
+    with locked(raw / "Dataset007"):
+        assert "Dataset007 is being written by process" in refusal(release)
+
+
 def test_a_dataset_that_was_made_meanwhile_is_not_replaced(raw, write_release, monkeypatch):
-    dataset = raw / "Dataset007_BraTS2021"
+    release = write_release("2021", num_cases=1)
+    for dataset, problem in (
+        ("Dataset007_BraTS2021", f"{raw / 'Dataset007_BraTS2021'} exists already"),
+        ("Dataset007_Another", "nnU-Net has a dataset with ID 7 already, Dataset007_Another"),
+    ):
 
-    def finished_by_another_run(target: Path):
-        target.mkdir()
-        return locked(target)
+        def finished_by_another_run(target: Path, dataset: str = dataset):
+            (raw / dataset).mkdir()
+            return locked(target)
 
-    monkeypatch.setattr(convert, "locked", finished_by_another_run)
-    assert refusal(write_release("2021", num_cases=1)).startswith(f"{dataset} exists already")
+        monkeypatch.setattr(convert, "locked", finished_by_another_run)
+        assert refusal(release).startswith(problem)
+        (raw / dataset).rmdir()
 
 
 # What is written
@@ -293,6 +307,17 @@ def test_skip_bad_leaves_out_cases_with_errors_and_keeps_those_with_warnings(raw
     assert len(list((dataset / "imagesTr").iterdir())) == 8
     assert json.loads((dataset / "dataset.json").read_text())["numTraining"] == 2
     assert "1 of 3 cases have errors and are left out." in capsys.readouterr().out
+
+
+def test_a_link_to_nothing_is_a_finding_that_skip_bad_leaves_out(raw, write_release, capsys):
+    release = write_release(num_cases=2)
+    bad, good = find_cases(release).cases
+    image = bad.files["T1"][0]
+    image.unlink()
+    image.symlink_to("../.git/annex/objects/t1")
+    convert_brats(release, 7, skip_bad=True)
+    assert f"{image} can't be read (a link to ../.git/annex/objects/t1, which is not there)" in capsys.readouterr().out
+    assert [path.name for path in (raw / "Dataset007_BraTS2021/labelsTr").iterdir()] == [f"{good.name}.nii.gz"]
 
 
 def test_labels_that_seem_to_mean_something_else_stop_it_until_they_are_given(raw, write_release, capsys):

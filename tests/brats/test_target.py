@@ -3,6 +3,7 @@
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ def test_a_disk_with_too_little_space_is_refused_with_what_is_needed_and_free(ta
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_230_000_000))
     with pytest.raises(UserError) as refused:
-        target.check_place(2_000_000_000)
+        target.check_unfinished(2_000_000_000)
     assert str(refused.value) == (
         f"{target.unfinished} needs about 2 GB, and 1.23 GB are free: make room, then the same command goes on."
     )
@@ -131,7 +132,7 @@ def test_a_disk_with_too_little_space_is_refused_with_what_is_needed_and_free(ta
     target.unfinished.mkdir()
     with (target.unfinished / "done.nii.gz").open("wb") as file:
         file.truncate(1_000_000_000)
-    target.check_place(2_000_000_000)
+    target.check_unfinished(2_000_000_000)
 
 
 def test_an_error_of_the_disk_says_that_the_same_command_goes_on_and_what_it_needs(target, monkeypatch):
@@ -144,3 +145,24 @@ def test_an_error_of_the_disk_says_that_the_same_command_goes_on_and_what_it_nee
         target.kept(3_000_000_000),
     ):
         raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("stopped_by", [PermissionError(13, "Permission denied"), KeyboardInterrupt()])
+def test_what_stops_the_earlier_datasets_removal_does_not_call_the_new_one_unfinished(
+    target, stopped_by, monkeypatch, capsys
+):
+    target.folder.mkdir()
+    rmtree = shutil.rmtree
+
+    def stopped(folder: Path, **more) -> None:
+        if folder == target.replaced:
+            raise stopped_by
+        rmtree(folder, **more)
+
+    monkeypatch.setattr(module.shutil, "rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt) if isinstance(stopped_by, KeyboardInterrupt) else nullcontext():
+        write(target)
+    assert content(target.folder) == dict.fromkeys(FILES, "new")
+    said = capsys.readouterr().err
+    assert "is kept" not in said
+    assert said.endswith(f"remove {target.replaced}.\n") or isinstance(stopped_by, KeyboardInterrupt)

@@ -81,7 +81,7 @@ def test_every_flag_is_read_by_its_command(command):
     assert [action.dest for action in parser._actions if f"options.{action.dest}" not in source] == []
 
 
-@pytest.mark.parametrize("library", ["numpy", "packaging"])
+@pytest.mark.parametrize("library", ["numpy", "packaging", "filelock"])
 def test_help_version_and_doctor_work_where_a_library_is_missing(library):
     """Doctor exits with 1, names what is missing, and checks the rest."""
     code = f"""
@@ -212,3 +212,21 @@ def test_names_that_the_terminal_has_no_characters_for_are_printed_all_the_same(
     assert cli.main(["demo", "-o", str(tmp_path)]) == 0
     sys.stdout.close()
     assert (tmp_path / "stdout").read_text() == "\\xf6dem \\udcff\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export_brats", ".", "--edition", "2021"],
+        ["make_phantom", "--edition", "2021", "--cases", "1"],
+        ["compare", "--predictions", "a=.", "b=.", "--reference", "."],
+    ],
+)
+def test_an_out_that_is_a_link_to_itself_is_one_message(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    assert cli.main([*arguments, "-o", "loop/below"]) == 2
+    assert capsys.readouterr().err == (
+        f"nnunetv2_cfnet {arguments[0]}: loop/below is a link that leads back to itself: choose another -o, or remove "
+        "it.\n"
+    )

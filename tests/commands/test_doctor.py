@@ -12,7 +12,7 @@ from nnunetv2_cfnet.commands import doctor
 from nnunetv2_cfnet.errors import UserError
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-LIBRARIES = ("numpy", "nnunetv2", "dynamic-network-architectures", "torch")
+LIBRARIES = ("numpy", "filelock", "nnunetv2", "dynamic-network-architectures", "torch")
 Doctor = Callable[[], tuple[int, dict[str, str]]]
 
 

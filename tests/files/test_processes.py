@@ -63,35 +63,37 @@ def test_workers_never_get_ctrl_c():
 
 
 class InterruptedExecutor:
-    """Ctrl-C comes while cases are submitted, in the main thread or in another one that does not block it."""
+    """A signal comes while cases are submitted, in the main thread or in another one that does not block it."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
         self.submitted = []
 
     def submit(self, function: Callable, case: int) -> Future:
         self.submitted.append(case)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), self.number)
         future: Future = Future()
         future.set_result(function(case))
         return future
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("in_another_thread", [False, True])
-def test_ctrl_c_while_cases_are_submitted_is_not_lost(in_another_thread):
-    executor, end = InterruptedExecutor(), threading.Event()
+def test_an_interruption_while_cases_are_submitted_waits_and_is_not_lost(in_another_thread, number):
+    executor, end = InterruptedExecutor(number), threading.Event()
     other = threading.Thread(target=end.wait)
     if in_another_thread:
         other.start()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(number, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             next(run(executor, square, {"a": 1, "b": 2}, "squaring"))
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(number) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
         end.set()
     assert executor.submitted == [1, 2]
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_no_processes_are_refused():

@@ -1,11 +1,13 @@
 """Files and folders that are there whole or not at all, and what is refused before anything is written."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files import whole
 from nnunetv2_cfnet.files.whole import check_new_folder, check_place, whole_file, whole_folder
 
 
@@ -94,9 +96,24 @@ def test_a_folder_that_is_not_new_or_empty_is_refused(tmp_path, monkeypatch):
     assert refusal(tmp_path / "loop" / "below") == (
         f"{tmp_path / 'loop' / 'below'} is a link that leads back to itself: choose another --to, or remove it."
     )
+    assert refusal(Path("/proc/new")).startswith("/proc can't be written (/proc: ")
     (tmp_path / "here").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_mount", lambda _: True)
+        assert refusal(tmp_path / "here") == (
+            f"{tmp_path / 'here'} is where a disk is mounted, and can't be replaced: give --to a new folder in it."
+        )
     monkeypatch.chdir(tmp_path / "here")
     assert refusal(Path(".")) == ". is the folder that this runs in, which can't be replaced: give --to a new one."
+
+
+def test_an_empty_folder_whose_parent_takes_no_other_is_refused(tmp_path, monkeypatch):
+    """It is made beside it."""
+    (tmp_path / "out").mkdir()
+    probed = []
+    monkeypatch.setattr(whole.tempfile, "TemporaryFile", lambda dir: probed.append(dir) or nullcontext())
+    check_new_folder(tmp_path / "out")
+    assert probed == [tmp_path]
 
 
 def test_a_place_where_a_file_cannot_be_written_is_refused(tmp_path, monkeypatch):
