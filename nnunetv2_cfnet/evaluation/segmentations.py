@@ -15,7 +15,7 @@ from nibabel.affines import voxel_sizes
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_dataset_json
-from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite, reason
+from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite, name_for_itk, reason
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -79,11 +79,14 @@ def choose_reader(dataset_json: Mapping[str, Any], files: Sequence[Path]) -> "ty
     """
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+    read_by_itk = dataset_json["file_ending"].lower() in SimpleITKIO.supported_file_endings
     for file in files:
+        name = name_for_itk(file) if read_by_itk else str(file)
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it prints tracebacks
-                reader = determine_reader_writer_from_dataset_json(dataset_json, str(file), verbose=False)
+                reader = determine_reader_writer_from_dataset_json(dataset_json, name, verbose=False)
         except RuntimeError:
             continue
         if isinstance(reader, type) and issubclass(reader, BaseReaderWriter):  # it finds other names in there, too
@@ -118,9 +121,12 @@ def read_segmentation(file: Path, reader: "type[BaseReaderWriter]") -> Segmentat
     Raises:
         UserError: it can't be read or is no segmentation.
     """
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
     try:
+        name = name_for_itk(file) if issubclass(reader, SimpleITKIO) else str(file)
         with redirect_stdout(io.StringIO()):  # warnings, that would break the bar
-            array, properties = reader().read_seg(str(file))
+            array, properties = reader().read_seg(name)
     except Exception as error:  # every format's library has its own
         raise UserError(_unreadable(file, error)) from error
     spacing_mm = tuple(float(spacing) for spacing in properties["spacing"])

@@ -88,8 +88,8 @@ def files_by_case(folder: Path, ending: str) -> dict[str, Path]:
     }
     for path in files.values():
         try:
-            str(path).encode()
-        except UnicodeEncodeError:
+            name_for_itk(path)
+        except OSError:
             raise UserError(
                 f"{path}: this path is not in UTF-8, so that no image there can be read: rename it."
             ) from None

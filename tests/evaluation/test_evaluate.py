@@ -435,6 +435,16 @@ def test_a_file_whose_name_is_not_utf_8_is_refused(folders, tmp_path):
     assert "case_\udce4.nii.gz: this path is not in UTF-8" in refuse(tmp_path, folders)
 
 
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "None"])
+def test_a_path_beyond_ascii_is_read_where_python_takes_names_for_ascii(tmp_path, reader):
+    """There it holds surrogates for its bytes, with LC_ALL=C and PYTHONUTF8=0: here as well, by name."""
+    labels, predictions = write_noise(tmp_path / "ö")
+    write_json(predictions, {**REGIONS, "overwrite_image_reader_writer": reader})
+    as_ascii = [Path(os.fsencode(path).decode("ascii", "surrogateescape")) for path in (labels, predictions)]
+    evaluate(*as_ascii, None, tmp_path / "out", 1)
+    assert (tmp_path / "out" / SUMMARY).is_file()
+
+
 def test_no_folder_no_files_and_no_dataset_json_are_refused(folders, tmp_path):
     assert f"{tmp_path / 'x'} is no folder" in refuse(tmp_path, (folders[0], tmp_path / "x"))
     empty = tmp_path / "empty"
