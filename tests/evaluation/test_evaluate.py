@@ -514,6 +514,23 @@ def test_a_truncated_file_is_refused_and_the_others_problems_too(tmp_path, endin
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_file_that_may_not_be_read_is_refused_and_the_others_problems_too(folders, tmp_path, monkeypatch):
+    closed, torn = folders[1] / "case_1.nii.gz", folders[1] / "case_2.nii.gz"
+    torn.write_bytes(torn.read_bytes()[:100])
+    opened = Path.open
+
+    def refuse_one(path: Path, *arguments, **more):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refuse_one)
+    message = refuse(tmp_path, folders)
+    assert message.startswith("2 problems were found with cases; nothing was evaluated:")
+    assert f"{closed} can't be read" in message
+    assert f"{torn} can't be read" in message
+
+
 def test_files_that_no_reader_takes_are_refused(folders, tmp_path, capsys):
     for folder in folders:
         for path in folder.glob("*.nii.gz"):
