@@ -15,10 +15,12 @@ from nibabel.affines import voxel_sizes
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_dataset_json
-from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite, name_for_itk, reason
+from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite, name_for_itk, unreadable
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+REMEDY = "Make it again."  # where a file is broken
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def check_segmentation(
     except UserError as error:
         return [*problems, str(error)], None
     except BROKEN as error:
-        return [_unreadable(file, error)], None
+        return [unreadable(file, error, REMEDY)], None
     return [*problems, *_find_unknown_values(file, segmentation.labels, labelling)], segmentation
 
 
@@ -128,7 +130,7 @@ def read_segmentation(file: Path, reader: "type[BaseReaderWriter]") -> Segmentat
         with redirect_stdout(io.StringIO()):  # warnings, that would break the bar
             array, properties = reader().read_seg(name)
     except Exception as error:  # every format's library has its own
-        raise UserError(_unreadable(file, error)) from error
+        raise UserError(unreadable(file, error, REMEDY)) from error
     spacing_mm = tuple(float(spacing) for spacing in properties["spacing"])
     if len(array) != 1:
         raise UserError(f"{file} has {len(array)} channels, and a segmentation has one. Save it with one.")
@@ -146,10 +148,6 @@ def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -
         f"{file} has the values {values}, which are no labels of dataset.json ({known}). Use the dataset.json that "
         "belongs to it, or mend the file."
     ]
-
-
-def _unreadable(file: Path, error: Exception) -> str:
-    return f"{file} can't be read: {reason(error)}. Make it again."
 
 
 def _geometry(properties: Mapping[str, Any]) -> Geometry:

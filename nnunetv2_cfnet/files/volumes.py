@@ -234,7 +234,7 @@ def unreadable(path: Path, error: Exception, remedy: str) -> str:
     """A message for a file that can't be read.
 
     Args:
-        error: one of BROKEN.
+        error: one of BROKEN, or what another library raised.
         remedy: what to do where the file itself is broken, a sentence.
     """
     why = reason(error)

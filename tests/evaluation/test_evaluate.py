@@ -510,7 +510,7 @@ def test_a_truncated_file_is_refused_and_the_others_problems_too(tmp_path, endin
     message = refuse(tmp_path, folders)
     assert message.startswith("2 problems were found with cases; nothing was evaluated:")
     for file in torn:
-        assert f"{file} can't be read: " in message
+        assert f"{file} can't be read (" in message
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -527,7 +527,7 @@ def test_a_file_that_may_not_be_read_is_refused_and_the_others_problems_too(fold
     monkeypatch.setattr(Path, "open", refuse_one)
     message = refuse(tmp_path, folders)
     assert message.startswith("2 problems were found with cases; nothing was evaluated:")
-    assert f"{closed} can't be read" in message
+    assert f"{closed} can't be read (permission denied). Allow it, as with: chmod +r" in message
     assert f"{torn} can't be read" in message
 
 
