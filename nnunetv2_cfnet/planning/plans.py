@@ -76,8 +76,8 @@ def check_names(plans: Mapping) -> None:
 
 
 def is_plain_name(name: object) -> bool:
-    """Whether it names a file or folder in the one that it is looked for in, on any system."""
-    return isinstance(name, str) and not name.startswith(".") and name != "" and not set(name) & set("/\\:\0")
+    """Whether it names a file or folder in the one that it is looked for in, on any system and screen."""
+    return isinstance(name, str) and name.isprintable() and name != "" and name[0] != "." and not set(name) & set("/\\:")
 
 
 def check_sizes(configuration: Mapping) -> None:

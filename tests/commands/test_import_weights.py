@@ -20,7 +20,7 @@ from nnunetv2_cfnet.architecture.published_weights import load_published_state_d
 @pytest.fixture(scope="module")
 def checkpoint(release_state_dict, tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("release") / "best.pth"
-    torch.save(release_state_dict, file)
+    torch.save(release_state_dict | {"\x1b[2Jmine": torch.zeros(1)}, file)
     return file
 
 
@@ -52,6 +52,7 @@ def test_says_what_was_loaded_ignored_and_assumed(imported):
     model, output = imported
     assert "853 entries loaded" in output
     assert "447 entries ignored, which the release never uses: encoder_two_conv1, encoder_two_bn1," in output
+    assert "1 entries ignored, which are not its own: \\x1b[2Jmine." in output  # which would act on a terminal
     assert "0 = background, 1 = NCR/NET, 2 = ED, 3 = ET" in output
     assert "z-score over the brain's voxels is assumed" in output
     assert "figures of these predictions are not the paper's" in output

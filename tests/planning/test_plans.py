@@ -160,6 +160,12 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(make_plans, dataset_json
         read_plans(file)
 
 
+def test_a_name_that_would_act_on_a_terminal_is_refused(make_plans, dataset_json):
+    plans = make_plans() | {"dataset_name": "Dataset001\x1b[2J"}
+    with pytest.raises(ValueError, match=r"dataset_name is 'Dataset001\\x1b\[2J', and must be a name"):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
 def test_a_network_elsewhere_is_not_imported():
     with pytest.raises(ValueError, match=r"network_class_name='os\.path\.PlainConvUNet' is no network or layer"):
         check_classes({"network_class_name": "os.path.PlainConvUNet", "arch_kwargs": {}, "_kw_requires_import": []})
