@@ -113,8 +113,11 @@ def run(folders: tuple[Path, Path], out: Path | None = None, dataset_json: Path 
     return json.loads(((out or folders[1]) / RESULTS[0]).read_text(), parse_constant=refuse_constant)
 
 
-def files_in(folder: Path) -> dict[Path, tuple[int, int]]:
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+def files_in(folder: Path) -> dict[Path, tuple[int, int] | None]:
+    """Of each file its size and time; of a folder that it is there: a lock, which is gone again, changes its time."""
+    return {
+        path: (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None for path in folder.rglob("*")
+    }
 
 
 def refuse(tmp_path: Path, folders: tuple[Path, Path], **arguments) -> str:
