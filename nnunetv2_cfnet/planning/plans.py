@@ -96,7 +96,7 @@ def check_sizes(configuration: Mapping) -> None:
         given = arguments.get(name)
         num_stages = n_stages if isinstance(n_stages, int) and name != "n_stages" else 1
         counts = given if isinstance(given, list) else [given] * min(num_stages, MOST_LAYERS)
-        if sum(count for count in counts if isinstance(count, int)) > MOST_LAYERS:
+        if sum(max(count, 0) for count in counts if isinstance(count, int)) > MOST_LAYERS:
             raise ValueError(f"{name} asks for more than {MOST_LAYERS} layers in all: correct it in the plans file.")
 
 

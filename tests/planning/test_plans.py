@@ -239,6 +239,7 @@ def test_arguments_that_do_not_fit_each_other_are_named(make_plans, dataset_json
         ("patch_size", [-32, 32], "patch_size .* is no patch"),
         ("n_conv_per_stage", 10**6, "n_conv_per_stage asks for more than 1000 layers in all"),
         ("n_conv_per_stage", [2, 2, 2, 10**9], "n_conv_per_stage asks for more than 1000 layers in all"),
+        ("n_conv_per_stage", [10**6, -(10**6), 2, 2], "n_conv_per_stage asks for more than 1000 layers in all"),
         ("n_conv_per_stage_decoder", 400, "n_conv_per_stage_decoder asks for more than 1000 layers in all"),
         ("n_stages", 10**9, "n_stages asks for more than 1000 layers in all"),
         ("strides", [[1, 1], [2, 2], [2, 2], [2, 10**30]], "OverflowError"),
