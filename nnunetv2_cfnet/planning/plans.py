@@ -243,7 +243,10 @@ def check_classes(architecture: Mapping) -> None:
     for name, path in {"network_class_name": architecture["network_class_name"], **arguments}.items():
         if path is None:
             continue
-        found = pydoc.locate(path) if path.split(".")[0] in TRUSTED else object
+        try:
+            found = pydoc.locate(path) if path.split(".")[0] in TRUSTED else object
+        except pydoc.ErrorDuringImport as error:
+            raise ValueError(f"{name}={path!r} can't be imported ({error.value}); name another class.") from error
         if found is None and name in arguments:  # nnU-Net would build without it; a network it searches for
             raise ValueError(f"{name}={path!r} can't be imported; name the class with its module.")
         if found is not None and not (isinstance(found, type) and issubclass(found, torch.nn.Module)):

@@ -109,6 +109,17 @@ def test_a_class_that_cannot_be_imported_is_named(make_plans, dataset_json):
         cfnet_plans(plans, dataset_json, "2d")
 
 
+def test_a_class_in_a_module_that_fails_is_named(make_plans, dataset_json, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("import a_library_that_is_not_there")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(module, "TRUSTED", (*module.TRUSTED, "broken"))
+    plans = make_plans()
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["norm_op"] = "broken.Norm"
+    message = r"configuration '2d': norm_op='broken\.Norm' can't be imported \(No module named 'a_library_that"
+    with pytest.raises(ValueError, match=message):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
 @pytest.mark.parametrize(
     "change",
     [
