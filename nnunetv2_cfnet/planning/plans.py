@@ -77,7 +77,9 @@ def check_names(plans: Mapping) -> None:
 
 def is_plain_name(name: object) -> bool:
     """Whether it names a file or folder in the one that it is looked for in, on any system and screen."""
-    return isinstance(name, str) and name.isprintable() and name != "" and name[0] != "." and not set(name) & set("/\\:")
+    return (
+        isinstance(name, str) and name.isprintable() and name != "" and name[0] != "." and not set(name) & set("/\\:")
+    )
 
 
 def check_sizes(configuration: Mapping) -> None:

@@ -18,7 +18,7 @@ from nnunetv2_cfnet.architecture.cost import count_parameters, count_saved_bytes
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.report import training_step
 from nnunetv2_cfnet.report.comparison import Cost, Curves
-from nnunetv2_cfnet.report.model_cost import MARK, cost_of, measure_cost, read_logs
+from nnunetv2_cfnet.report.model_cost import LOGGED, MARK, cost_of, measure_cost, read_logs
 from nnunetv2_cfnet.report.training_step import forward_flops, make_trainer, random_batch, take_first_step
 
 REGIONS = {
@@ -370,4 +370,12 @@ def test_a_checkpoint_without_a_log_is_named(tmp_path, logging):
     checkpoint = write_checkpoint(tmp_path, 0, [1, 1], logging=logging)
     named = rf"{re.escape(str(checkpoint))} does not hold what nnU-Net's trainers log \(.*epoch_start_timestamps"
     with pytest.raises(UserError, match=named):
+        read_logs([tmp_path], [0])
+
+
+@pytest.mark.parametrize("value", [None, "x"])
+def test_a_log_of_anything_but_numbers_is_named(tmp_path, value):
+    logging = {key: [1.0, 2.0] for key in LOGGED} | {"val_losses": [1.0, value]}
+    write_checkpoint(tmp_path, 0, [1, 1], logging=logging)
+    with pytest.raises(UserError, match=r"does not hold what nnU-Net's trainers log \(val_losses\)"):
         read_logs([tmp_path], [0])
