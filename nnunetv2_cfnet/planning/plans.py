@@ -22,6 +22,7 @@ from nnunetv2_cfnet.architecture.cfnet import CFNet
 from nnunetv2_cfnet.architecture.published import TOTAL_STRIDE, PublishedCFNet
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.json_files import read_json_object
+from nnunetv2_cfnet.files.names import is_plain_name
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups, resolve_modality_groups
 
 CFNET = f"{CFNet.__module__}.{CFNet.__name__}"
@@ -73,13 +74,6 @@ def check_names(plans: Mapping) -> None:
     for key, name in names:
         if name is not None and not is_plain_name(name):
             raise ValueError(f"{key} is {name!r}, and must be a name without a folder: correct it in the plans file.")
-
-
-def is_plain_name(name: object) -> bool:
-    """Whether it names a file or folder in the one that it is looked for in, on any system and screen."""
-    return (
-        isinstance(name, str) and name.isprintable() and name != "" and name[0] != "." and not set(name) & set("/\\:")
-    )
 
 
 def check_sizes(configuration: Mapping) -> None:
