@@ -49,7 +49,7 @@ class Segmentation(NamedTuple):
     geometry: Geometry
 
 
-def read_dataset(file: Path, remedy: str) -> tuple[dict[str, Any], Labelling]:
+def read_labelled_dataset(file: Path, remedy: str) -> tuple[dict[str, Any], Labelling]:
     """A dataset.json, which has a file ending, and what its labels mean.
 
     Args:

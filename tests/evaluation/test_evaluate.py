@@ -21,7 +21,7 @@ from nnunetv2_cfnet.evaluation import cases
 from nnunetv2_cfnet.evaluation.cases import Pair, evaluate_pairs
 from nnunetv2_cfnet.evaluation.evaluate import PROGRESS, SUMMARY, evaluate
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
-from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
+from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_labelled_dataset
 from nnunetv2_cfnet.evaluation.summary import summarise
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import workers
@@ -340,7 +340,7 @@ def resumed(tmp_path) -> Resumed:
     """A case that was evaluated and recorded: its reference has label 1, and its prediction nothing."""
     labels, predictions = write_pair(tmp_path, some_labels(v1=0), some_labels(), {**LABELS, "file_ending": ".nii"})
     pairs = {"case": Pair(labels / "case.nii", predictions / "case.nii")}
-    _, labelling = read_dataset(predictions / "dataset.json", "")
+    _, labelling = read_labelled_dataset(predictions / "dataset.json", "")
     progress_file = tmp_path / "progress.jsonl"
 
     def evaluate(labelling: Labelling = labelling) -> pandas.DataFrame:

@@ -612,7 +612,7 @@ BAD_DATASETS = {
     ),
     "a list of readers": (
         {"overwrite_image_reader_writer": ["SimpleITKIO"]},
-        "overwrite_image_reader_writer=['SimpleITKIO'] is no name of a reader: correct or remove it.",
+        'overwrite_image_reader_writer is ["SimpleITKIO"]; it must be the name of one of nnU-Net\'s readers',
     ),
 }
 
