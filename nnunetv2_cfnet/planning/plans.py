@@ -46,9 +46,15 @@ ARGUMENTS = {
 }
 
 
-def read_plans(file: Path) -> dict[str, Any]:
-    """A plans file; a UserError if it is missing, can't be one, or has names that lead elsewhere."""
-    remedy = "Restore it, or delete it to plan anew."
+def read_plans(file: Path, remedy: str = "Restore it, or delete it to plan anew.") -> dict[str, Any]:
+    """A plans file.
+
+    Args:
+        remedy: what to do if it can't be read, a sentence for the message.
+
+    Raises:
+        UserError: it is missing, can't be one, or has names that lead elsewhere.
+    """
     plans = read_json_object(file, remedy)
     if not isinstance(plans.get("configurations"), dict):
         raise UserError(f"{file} has no configurations. {remedy}")

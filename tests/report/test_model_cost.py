@@ -176,6 +176,13 @@ def test_data_of_another_folder_are_not_made(make_model, own_folders, tmp_path):
     assert not (tmp_path / "outside").exists()
 
 
+def test_plans_of_a_trained_model_are_to_be_copied_anew_not_planned(make_model, own_folders):
+    folder = make_model("nnUNetTrainer", "2d")
+    (folder / "plans.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no configurations\. Copy it anew from where the model was trained\.$"):
+        training_step.measure(folder, "2d", "cpu")
+
+
 def test_a_plain_unet_that_no_machine_could_train_is_not_built(make_model, own_folders):
     folder = make_model("nnUNetTrainer", "2d")
     plans = json.loads((folder / "plans.json").read_text())
