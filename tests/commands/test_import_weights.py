@@ -2,6 +2,7 @@
 
 import json
 import resource
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -126,20 +127,26 @@ def test_a_folder_with_something_in_it_is_left_alone(checkpoint, tmp_path, capsy
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file or directory"),
         (b"<html>", "is no readable checkpoint (damaged? UnpicklingError); nothing in it was run"),
         (b"PK\x03\x04 torn", "is no readable checkpoint (damaged? "),
     ],
 )
 def test_a_bad_checkpoint_is_one_message_and_nothing_is_written(tmp_path, capsys, content, message):
     file = tmp_path / "bad.pth"
-    if content is not None:
-        file.write_bytes(content)
+    file.write_bytes(content)
     before = sorted(tmp_path.iterdir())
     error = refuse(capsys, file, "-o", tmp_path / "below" / "model")
     assert message in error
     assert str(file) in error
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_checkpoint_that_is_not_there_is_named_before_torch_is_imported(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    error = refuse(capsys, "~/bad.pth", "-o", "~/model")
+    assert f"{tmp_path / 'bad.pth'} is no file: give the checkpoint that the release's training saved." in error
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.host
