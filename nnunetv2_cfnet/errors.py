@@ -11,8 +11,8 @@ class UserError(ValueError):
 
 
 def listing_of(items: Iterable[object]) -> str:
-    """Enough of them for a message."""
-    listed = list(map(str, items))
+    """Enough of them for a message, printable."""
+    listed = [printable(str(item)) for item in items]
     rest = f" and {len(listed) - NUM_LISTED} more" if len(listed) > NUM_LISTED else ""
     return ", ".join(listed[:NUM_LISTED]) + rest
 

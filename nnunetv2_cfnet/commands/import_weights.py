@@ -48,6 +48,11 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
     Raises:
         UserError: a folder with something in it, or a checkpoint that does not fit; nothing is written then.
     """
+    checkpoint, model_folder = checkpoint.expanduser(), model_folder.expanduser()
+    check_new_folder(model_folder)
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint} is no file: give the checkpoint that the release's training saved.")
+
     import torch
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
@@ -55,7 +60,6 @@ def import_weights(checkpoint: Path, model_folder: Path) -> None:
     from nnunetv2_cfnet.architecture.published_weights import RELEASE_UNUSED, load_published_state_dict
     from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNetPublished
 
-    check_new_folder(model_folder)
     network = PublishedCFNet(len(CHANNELS), len(LABELS), MODALITY_GROUPS)
     weights = load_published_state_dict(network, checkpoint)
     plans = release_plans()

@@ -20,7 +20,7 @@ from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.digests import content_digest
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.paths import resolved
-from nnunetv2_cfnet.files.volumes import files_by_case
+from nnunetv2_cfnet.files.volumes import files_by_case, name_for_itk
 from nnunetv2_cfnet.files.whole import check_place, whole_file
 from nnunetv2_cfnet.host import VARIABLES
 from nnunetv2_cfnet.jobs.steps import Step, choose_device, drop_torn_checkpoints, find_command, has_checkpoint, run_step
@@ -220,7 +220,7 @@ def draw_picture(work: Workplace, made_in: Path) -> None:
     from matplotlib.patches import Patch
 
     def read(path: Path) -> np.ndarray:
-        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(name_for_itk(path)))
 
     cases = list(files_by_case(work.raw / "labelsTs", FILE_ENDING))[-PICTURE_CASES:]
     colours = ListedColormap([colour for _, colour in LABEL_STYLES.values()])

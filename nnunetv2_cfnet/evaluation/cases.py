@@ -105,7 +105,7 @@ def evaluate_pairs(
     """
     check_num_processes(num_processes)
     reader = choose_reader(dataset_json, [file for pair in pairs.values() for file in pair])
-    digests = {file: content_digest(file) for file in {file for pair in pairs.values() for file in pair}}
+    digests = {file: _digest(file) for file in {file for pair in pairs.values() for file in pair}}
     keys = {case: _key([digests[file] for file in pair], labelling, reader) for case, pair in pairs.items()}
     done = _read_progress(progress_file, keys, labelling)
     if done:
@@ -190,7 +190,15 @@ def _raise_problems(problems: Sequence[str], description: str) -> None:
         raise UserError(f"{found} found with {description}; nothing was evaluated:{listed}{rest}")
 
 
-def _key(digests: Sequence[str], labelling: Labelling, reader: "type[BaseReaderWriter]") -> str:
+def _digest(file: Path) -> str | None:
+    """None for a file that can't be read: the check says so of all of them."""
+    try:
+        return content_digest(file)
+    except OSError:
+        return None
+
+
+def _key(digests: Sequence[str | None], labelling: Labelling, reader: "type[BaseReaderWriter]") -> str:
     """What the metrics of a case depend on."""
     regions = list(labelling.regions.items())
     return json.dumps([digests, regions, labelling.ignore_label, reader.__name__, __version__])

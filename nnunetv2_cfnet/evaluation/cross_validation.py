@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_json, read_json_object
+from nnunetv2_cfnet.files.names import is_plain_name
 from nnunetv2_cfnet.files.volumes import files_by_case
 
 VALIDATE = "validate them with nnUNetv2_train .. --val"
@@ -95,7 +96,7 @@ def _labels(model_folder: Path, ending: str) -> tuple[Path, dict[str, Path]]:
     if plans_file.exists():  # which knows the dataset wherever the folder was moved to
         remedy = "Copy it from where the model was trained."
         dataset = read_json_object(plans_file, remedy).get("dataset_name", dataset)
-        if not isinstance(dataset, str) or not dataset.isprintable():
+        if not is_plain_name(dataset):
             raise UserError(f"{plans_file}: dataset_name is {json.dumps(dataset)}, no name. {remedy}")
     tried = []
     for variable, subfolder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):

@@ -14,7 +14,7 @@ import pandas
 
 from nnunetv2_cfnet.evaluation.cases import Pair, check_folders, evaluate_pairs, pair_files
 from nnunetv2_cfnet.evaluation.metrics import METRICS
-from nnunetv2_cfnet.evaluation.segmentations import read_dataset
+from nnunetv2_cfnet.evaluation.segmentations import read_labelled_dataset
 from nnunetv2_cfnet.evaluation.summary import RULES, print_table, summarise, versions
 from nnunetv2_cfnet.files.json_files import to_json
 from nnunetv2_cfnet.files.lock import locked
@@ -43,7 +43,9 @@ def evaluate(
     out = out or predictions
     check_place(out, (SUMMARY, PER_CASE, PROGRESS))
     json_file = dataset_json_file or predictions / "dataset.json"
-    dataset_json, labelling = read_dataset(json_file, "Give that of the model, or of the dataset, with -djfile.")
+    dataset_json, labelling = read_labelled_dataset(
+        json_file, "Give that of the model, or of the dataset, with -djfile."
+    )
     pairs = pair_files(labels, predictions, dataset_json["file_ending"])
 
     progress_file = out / PROGRESS

@@ -15,10 +15,12 @@ from nibabel.affines import voxel_sizes
 
 from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.json_files import read_dataset_json
-from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite, reason
+from nnunetv2_cfnet.files.volumes import BROKEN, Geometry, count_non_finite, name_for_itk, unreadable
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+REMEDY = "Make it again."  # where a file is broken
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Segmentation(NamedTuple):
     geometry: Geometry
 
 
-def read_dataset(file: Path, remedy: str) -> tuple[dict[str, Any], Labelling]:
+def read_labelled_dataset(file: Path, remedy: str) -> tuple[dict[str, Any], Labelling]:
     """A dataset.json, which has a file ending, and what its labels mean.
 
     Args:
@@ -79,11 +81,14 @@ def choose_reader(dataset_json: Mapping[str, Any], files: Sequence[Path]) -> "ty
     """
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+    read_by_itk = dataset_json["file_ending"].lower() in SimpleITKIO.supported_file_endings
     for file in files:
+        name = name_for_itk(file) if read_by_itk else str(file)
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it prints tracebacks
-                reader = determine_reader_writer_from_dataset_json(dataset_json, str(file), verbose=False)
+                reader = determine_reader_writer_from_dataset_json(dataset_json, name, verbose=False)
         except RuntimeError:
             continue
         if isinstance(reader, type) and issubclass(reader, BaseReaderWriter):  # it finds other names in there, too
@@ -108,7 +113,7 @@ def check_segmentation(
     except UserError as error:
         return [*problems, str(error)], None
     except BROKEN as error:
-        return [_unreadable(file, error)], None
+        return [unreadable(file, error, REMEDY)], None
     return [*problems, *_find_unknown_values(file, segmentation.labels, labelling)], segmentation
 
 
@@ -118,11 +123,14 @@ def read_segmentation(file: Path, reader: "type[BaseReaderWriter]") -> Segmentat
     Raises:
         UserError: it can't be read or is no segmentation.
     """
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
     try:
+        name = name_for_itk(file) if issubclass(reader, SimpleITKIO) else str(file)
         with redirect_stdout(io.StringIO()):  # warnings, that would break the bar
-            array, properties = reader().read_seg(str(file))
+            array, properties = reader().read_seg(name)
     except Exception as error:  # every format's library has its own
-        raise UserError(_unreadable(file, error)) from error
+        raise UserError(unreadable(file, error, REMEDY)) from error
     spacing_mm = tuple(float(spacing) for spacing in properties["spacing"])
     if len(array) != 1:
         raise UserError(f"{file} has {len(array)} channels, and a segmentation has one. Save it with one.")
@@ -140,10 +148,6 @@ def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -
         f"{file} has the values {values}, which are no labels of dataset.json ({known}). Use the dataset.json that "
         "belongs to it, or mend the file."
     ]
-
-
-def _unreadable(file: Path, error: Exception) -> str:
-    return f"{file} can't be read: {reason(error)}. Make it again."
 
 
 def _geometry(properties: Mapping[str, Any]) -> Geometry:

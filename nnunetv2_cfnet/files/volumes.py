@@ -88,8 +88,8 @@ def files_by_case(folder: Path, ending: str) -> dict[str, Path]:
     }
     for path in files.values():
         try:
-            str(path).encode()
-        except UnicodeEncodeError:
+            name_for_itk(path)
+        except OSError:
             raise UserError(
                 f"{path}: this path is not in UTF-8, so that no image there can be read: rename it."
             ) from None
@@ -234,7 +234,7 @@ def unreadable(path: Path, error: Exception, remedy: str) -> str:
     """A message for a file that can't be read.
 
     Args:
-        error: one of BROKEN.
+        error: one of BROKEN, or what another library raised.
         remedy: what to do where the file itself is broken, a sentence.
     """
     why = reason(error)

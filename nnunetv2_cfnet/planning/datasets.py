@@ -21,11 +21,6 @@ def read_dataset(file: Path, remedy: str) -> dict[str, Any]:
         UserError: it can't be read, or nnU-Net would stop at its channels, labels, regions or reader; says which.
     """
     dataset_json = read_dataset_json(file, remedy)
-    reader = dataset_json.get("overwrite_image_reader_writer", "None")  # nnU-Net's word for none
-    if not isinstance(reader, str):
-        raise UserError(
-            f"{file}: overwrite_image_reader_writer={reader!r} is no name of a reader: correct or remove it."
-        )
     if not isinstance(dataset_json.get("labels"), dict):
         raise UserError(f"{file}: labels={dataset_json.get('labels')!r} is missing or wrong; nnU-Net needs it.")
     try:

@@ -22,6 +22,7 @@ from nnunetv2_cfnet.architecture.cfnet import CFNet
 from nnunetv2_cfnet.architecture.published import TOTAL_STRIDE, PublishedCFNet
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.json_files import read_json_object
+from nnunetv2_cfnet.files.names import is_plain_name
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups, resolve_modality_groups
 
 CFNET = f"{CFNet.__module__}.{CFNet.__name__}"
@@ -45,9 +46,15 @@ ARGUMENTS = {
 }
 
 
-def read_plans(file: Path) -> dict[str, Any]:
-    """A plans file; a UserError if it is missing, can't be one, or has names that lead elsewhere."""
-    remedy = "Restore it, or delete it to plan anew."
+def read_plans(file: Path, remedy: str = "Restore it, or delete it to plan anew.") -> dict[str, Any]:
+    """A plans file.
+
+    Args:
+        remedy: what to do if it can't be read, a sentence for the message.
+
+    Raises:
+        UserError: it is missing, can't be one, or has names that lead elsewhere.
+    """
     plans = read_json_object(file, remedy)
     if not isinstance(plans.get("configurations"), dict):
         raise UserError(f"{file} has no configurations. {remedy}")
@@ -75,11 +82,6 @@ def check_names(plans: Mapping) -> None:
             raise ValueError(f"{key} is {name!r}, and must be a name without a folder: correct it in the plans file.")
 
 
-def is_plain_name(name: object) -> bool:
-    """Whether it names a file or folder in the one that it is looked for in, on any system."""
-    return isinstance(name, str) and not name.startswith(".") and name != "" and not set(name) & set("/\\:\0")
-
-
 def check_sizes(configuration: Mapping) -> None:
     """Refuse what no machine could train, before time or memory is spent on building it.
 
@@ -96,7 +98,7 @@ def check_sizes(configuration: Mapping) -> None:
         given = arguments.get(name)
         num_stages = n_stages if isinstance(n_stages, int) and name != "n_stages" else 1
         counts = given if isinstance(given, list) else [given] * min(num_stages, MOST_LAYERS)
-        if sum(count for count in counts if isinstance(count, int)) > MOST_LAYERS:
+        if sum(max(count, 0) for count in counts if isinstance(count, int)) > MOST_LAYERS:
             raise ValueError(f"{name} asks for more than {MOST_LAYERS} layers in all: correct it in the plans file.")
 
 
@@ -243,7 +245,10 @@ def check_classes(architecture: Mapping) -> None:
     for name, path in {"network_class_name": architecture["network_class_name"], **arguments}.items():
         if path is None:
             continue
-        found = pydoc.locate(path) if path.split(".")[0] in TRUSTED else object
+        try:
+            found = pydoc.locate(path) if path.split(".")[0] in TRUSTED else object
+        except pydoc.ErrorDuringImport as error:
+            raise ValueError(f"{name}={path!r} can't be imported ({error.value}); name another class.") from error
         if found is None and name in arguments:  # nnU-Net would build without it; a network it searches for
             raise ValueError(f"{name}={path!r} can't be imported; name the class with its module.")
         if found is not None and not (isinstance(found, type) and issubclass(found, torch.nn.Module)):

@@ -17,6 +17,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.json_files import read_json_object
+from nnunetv2_cfnet.files.names import is_plain_name
 from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.planning.datasets import read_dataset
 from nnunetv2_cfnet.planning.modality_groups import (
@@ -36,7 +37,7 @@ from nnunetv2_cfnet.planning.planners import (
     is_preprocessed,
     switched_off,
 )
-from nnunetv2_cfnet.planning.plans import MALFORMED, is_plain_name, read_plans
+from nnunetv2_cfnet.planning.plans import MALFORMED, read_plans
 
 EXAMPLE = '"T1,T2|T1ce,FLAIR" or "0,2|1,3"'
 READ_BY_PLANNERS = ("spacings", "shapes_after_crop", "median_relative_size_after_cropping", INTENSITIES)

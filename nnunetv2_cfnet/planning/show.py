@@ -8,7 +8,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters
-from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.errors import UserError, printable
 from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.planning.datasets import read_dataset
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups
@@ -46,7 +46,7 @@ def show(dataset_ids: Sequence[int], plans_name: str) -> None:
                 f"nnUNetv2_plan_experiment -d {number}"
             )
         dataset_json = read_dataset(folder / "dataset.json", "Planning copies it from nnUNet_raw.")
-        print(f"{describe_plans(read_plans(file), dataset_json)}\n")
+        print(f"{printable(describe_plans(read_plans(file), dataset_json))}\n")
 
 
 def describe_plans(plans: Mapping, dataset_json: Mapping) -> str:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from nnunetv2_cfnet.files.volumes import BROKEN
+from nnunetv2_cfnet.files.volumes import BROKEN, name_for_itk
 from nnunetv2_cfnet.planning.modality_groups import FLAIR, T1CE
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.figures import Picture, add_legend, as_text, new_figure, to_png, wrapped
@@ -82,7 +82,7 @@ def read_slice(comparison: Comparison, case: str) -> Slice:
     Raises:
         BROKEN: a file can't be read, or is not as large as the reference.
     """
-    reference = SimpleITK.ReadImage(str(comparison.references[case]))
+    reference = SimpleITK.ReadImage(name_for_itk(comparison.references[case]))
     turned = _turned(reference)
     spacing = turned.GetSpacing()
     labels = [label for values in comparison.regions.values() for label in values]
@@ -108,7 +108,7 @@ def _array(path: Path, like: SimpleITK.Image) -> np.ndarray:
 
     Headers of one case sometimes disagree although the voxels align, so that the reference's is taken for all.
     """
-    image = SimpleITK.ReadImage(str(path))
+    image = SimpleITK.ReadImage(name_for_itk(path))
     if image.GetSize() != like.GetSize():
         raise ValueError(f"{path} has the size {image.GetSize()}, and the reference {like.GetSize()}")
     image.CopyInformation(like)

@@ -21,7 +21,7 @@ from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.evaluation.cases import Pair, check_folders, evaluate_pairs, pair_files
 from nnunetv2_cfnet.evaluation.cross_validation import cross_validation
 from nnunetv2_cfnet.evaluation.metrics import METRICS
-from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
+from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_labelled_dataset
 from nnunetv2_cfnet.evaluation.summary import versions
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.whole import check_place
@@ -81,7 +81,7 @@ def compare_models(
     dataset = dataset_name(dataset_id)
     folders = {name: [_model_folder(root / dataset, name, configuration) for root in results] for name in names}
     json_file = folders[names[0]][0] / "dataset.json"
-    dataset_json, labelling = read_dataset(json_file, "Copy it there from where the model was trained.")
+    dataset_json, labelling = read_labelled_dataset(json_file, "Copy it there from where the model was trained.")
     for folder in (folder for replicates in folders.values() for folder in replicates):
         _check_labels(folder / "dataset.json", labelling, json_file)
     contenders = [
@@ -139,7 +139,9 @@ def compare_predictions(
     for _, folder in predictions:
         check_folders(labels, folder)
     json_file = dataset_json_file or predictions[0][1] / "dataset.json"
-    dataset_json, labelling = read_dataset(json_file, "Give that of the model, or of the dataset, with -djfile.")
+    dataset_json, labelling = read_labelled_dataset(
+        json_file, "Give that of the model, or of the dataset, with -djfile."
+    )
     if dataset_json_file is None:
         for _, folder in predictions:
             if (folder / "dataset.json").is_file():
@@ -185,7 +187,7 @@ def _model_folder(dataset_folder: Path, name: str, configuration: str) -> Path:
 
 
 def _check_labels(json_file: Path, labelling: Labelling, of_first: Path) -> None:
-    _, other = read_dataset(json_file, "Copy it there from where the model was trained.")
+    _, other = read_labelled_dataset(json_file, "Copy it there from where the model was trained.")
     if other != labelling:
         raise UserError(
             f"{json_file} and {of_first} have different labels, {dict(other.regions)} and {dict(labelling.regions)}: "

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -132,7 +133,11 @@ def _read_log(checkpoint: Path) -> Mapping[str, list[float]]:
     )
     logging = content.get("logging") if isinstance(content, Mapping) else None
     log = logging if isinstance(logging, Mapping) else {}
-    missing = [key for key in LOGGED if not isinstance(log.get(key), list)]
+    missing = [
+        key
+        for key in LOGGED
+        if not isinstance(log.get(key), list) or not all(isinstance(value, Real) for value in log[key])
+    ]
     if missing:
         raise UserError(
             f"{checkpoint} does not hold what nnU-Net's trainers log ({', '.join(missing)}), so there are neither "

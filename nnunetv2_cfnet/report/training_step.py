@@ -75,7 +75,7 @@ def measure(model_folder: Path, configuration: str, device: str) -> None:
 
 def make_trainer(model_folder: Path, configuration: str, device: str) -> nnUNetTrainer:
     """The trainer that a model folder names, before initialize(), in nnU-Net's folders of the environment."""
-    plans = read_plans(model_folder / "plans.json")
+    plans = read_plans(model_folder / "plans.json", "Copy it anew from where the model was trained.")
     planned = PlansManager(plans).get_configuration(configuration).configuration
     check_sizes(planned)
     check_classes(planned["architecture"])

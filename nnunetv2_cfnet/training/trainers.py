@@ -69,7 +69,7 @@ class nnUNetTrainerCFNet(nnUNetTrainer):
         model_folder = Path(self.output_folder).parent
         unfinished = Path(self.output_folder, f".start_{self.local_rank}")
         unfinished.mkdir(exist_ok=True)
-        self.output_folder_base = str(unfinished)  # nothing else is done with it here
+        self.output_folder_base = str(unfinished)
         try:
             super().on_train_start()
         finally:
@@ -77,6 +77,11 @@ class nnUNetTrainerCFNet(nnUNetTrainer):
         for file in unfinished.iterdir():
             file.replace(model_folder / file.name)
         unfinished.rmdir()
+
+    def _save_debug_information(self) -> None:
+        """nnU-Net's list of all attributes, debug.json: the last that its on_train_start does, with the files made."""
+        self.output_folder_base = str(Path(self.output_folder).parent)
+        super()._save_debug_information()
 
 
 class nnUNetTrainerCFNetDemoBaseline(nnUNetTrainer):

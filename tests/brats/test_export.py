@@ -650,11 +650,14 @@ def test_auto_names_splits_that_are_none(nnunet, tmp_path, content, problem):
     assert message.endswith("Put the file there that the model was trained with.")
 
 
-def test_auto_names_plans_whose_dataset_has_no_name(nnunet, tmp_path):
+@pytest.mark.parametrize("name", ["21", '"../../elsewhere"'])
+def test_auto_names_plans_whose_dataset_has_no_name(nnunet, tmp_path, name):
     model = write_cross_validation(nnunet, FIVE_CASES)
-    (model / "plans.json").write_text('{"dataset_name": 21}')
+    (model / "plans.json").write_text(f'{{"dataset_name": {name}}}')
     message = refuse(tmp_path, et_threshold="auto", cv=model)
-    assert f"{model / 'plans.json'}: dataset_name is 21, no name. Copy it from where the model was trained." in message
+    assert (
+        f"{model / 'plans.json'}: dataset_name is {name}, no name. Copy it from where the model was trained." in message
+    )
 
 
 def test_auto_says_where_it_looked_for_labels(nnunet, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from nnunetv2_cfnet.architecture.published_weights import load_published_state_d
 @pytest.fixture(scope="module")
 def checkpoint(release_state_dict, tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("release") / "best.pth"
-    torch.save(release_state_dict, file)
+    torch.save(release_state_dict | {"\x1b[2Jmine": torch.zeros(1)}, file)
     return file
 
 
@@ -52,6 +53,7 @@ def test_says_what_was_loaded_ignored_and_assumed(imported):
     model, output = imported
     assert "853 entries loaded" in output
     assert "447 entries ignored, which the release never uses: encoder_two_conv1, encoder_two_bn1," in output
+    assert "1 entries ignored, which are not its own: \\x1b[2Jmine." in output  # which would act on a terminal
     assert "0 = background, 1 = NCR/NET, 2 = ED, 3 = ET" in output
     assert "z-score over the brain's voxels is assumed" in output
     assert "figures of these predictions are not the paper's" in output
@@ -125,20 +127,26 @@ def test_a_folder_with_something_in_it_is_left_alone(checkpoint, tmp_path, capsy
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file or directory"),
         (b"<html>", "is no readable checkpoint (damaged? UnpicklingError); nothing in it was run"),
         (b"PK\x03\x04 torn", "is no readable checkpoint (damaged? "),
     ],
 )
 def test_a_bad_checkpoint_is_one_message_and_nothing_is_written(tmp_path, capsys, content, message):
     file = tmp_path / "bad.pth"
-    if content is not None:
-        file.write_bytes(content)
+    file.write_bytes(content)
     before = sorted(tmp_path.iterdir())
     error = refuse(capsys, file, "-o", tmp_path / "below" / "model")
     assert message in error
     assert str(file) in error
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_checkpoint_that_is_not_there_is_named_before_torch_is_imported(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    error = refuse(capsys, "~/bad.pth", "-o", "~/model")
+    assert f"{tmp_path / 'bad.pth'} is no file: give the checkpoint that the release's training saved." in error
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.host

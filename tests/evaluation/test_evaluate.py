@@ -21,7 +21,7 @@ from nnunetv2_cfnet.evaluation import cases
 from nnunetv2_cfnet.evaluation.cases import Pair, evaluate_pairs
 from nnunetv2_cfnet.evaluation.evaluate import PROGRESS, SUMMARY, evaluate
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
-from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_dataset
+from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_labelled_dataset
 from nnunetv2_cfnet.evaluation.summary import summarise
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import workers
@@ -113,8 +113,11 @@ def run(folders: tuple[Path, Path], out: Path | None = None, dataset_json: Path 
     return json.loads(((out or folders[1]) / RESULTS[0]).read_text(), parse_constant=refuse_constant)
 
 
-def files_in(folder: Path) -> dict[Path, tuple[int, int]]:
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+def files_in(folder: Path) -> dict[Path, tuple[int, int] | None]:
+    """Of each file its size and time; of a folder that it is there: a lock, which is gone again, changes its time."""
+    return {
+        path: (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None for path in folder.rglob("*")
+    }
 
 
 def refuse(tmp_path: Path, folders: tuple[Path, Path], **arguments) -> str:
@@ -337,7 +340,7 @@ def resumed(tmp_path) -> Resumed:
     """A case that was evaluated and recorded: its reference has label 1, and its prediction nothing."""
     labels, predictions = write_pair(tmp_path, some_labels(v1=0), some_labels(), {**LABELS, "file_ending": ".nii"})
     pairs = {"case": Pair(labels / "case.nii", predictions / "case.nii")}
-    _, labelling = read_dataset(predictions / "dataset.json", "")
+    _, labelling = read_labelled_dataset(predictions / "dataset.json", "")
     progress_file = tmp_path / "progress.jsonl"
 
     def evaluate(labelling: Labelling = labelling) -> pandas.DataFrame:
@@ -435,6 +438,16 @@ def test_a_file_whose_name_is_not_utf_8_is_refused(folders, tmp_path):
     assert "case_\udce4.nii.gz: this path is not in UTF-8" in refuse(tmp_path, folders)
 
 
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "None"])
+def test_a_path_beyond_ascii_is_read_where_python_takes_names_for_ascii(tmp_path, reader):
+    """There it holds surrogates for its bytes, with LC_ALL=C and PYTHONUTF8=0: here as well, by name."""
+    labels, predictions = write_noise(tmp_path / "ö")
+    write_json(predictions, {**REGIONS, "overwrite_image_reader_writer": reader})
+    as_ascii = [Path(os.fsencode(path).decode("ascii", "surrogateescape")) for path in (labels, predictions)]
+    evaluate(*as_ascii, None, tmp_path / "out", 1)
+    assert (tmp_path / "out" / SUMMARY).is_file()
+
+
 def test_no_folder_no_files_and_no_dataset_json_are_refused(folders, tmp_path):
     assert f"{tmp_path / 'x'} is no folder" in refuse(tmp_path, (folders[0], tmp_path / "x"))
     empty = tmp_path / "empty"
@@ -500,8 +513,25 @@ def test_a_truncated_file_is_refused_and_the_others_problems_too(tmp_path, endin
     message = refuse(tmp_path, folders)
     assert message.startswith("2 problems were found with cases; nothing was evaluated:")
     for file in torn:
-        assert f"{file} can't be read: " in message
+        assert f"{file} can't be read (" in message
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_file_that_may_not_be_read_is_refused_and_the_others_problems_too(folders, tmp_path, monkeypatch):
+    closed, torn = folders[1] / "case_1.nii.gz", folders[1] / "case_2.nii.gz"
+    torn.write_bytes(torn.read_bytes()[:100])
+    opened = Path.open
+
+    def refuse_one(path: Path, *arguments, **more):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refuse_one)
+    message = refuse(tmp_path, folders)
+    assert message.startswith("2 problems were found with cases; nothing was evaluated:")
+    assert f"{closed} can't be read (permission denied). Allow it, as with: chmod +r" in message
+    assert f"{torn} can't be read" in message
 
 
 def test_files_that_no_reader_takes_are_refused(folders, tmp_path, capsys):

@@ -590,12 +590,13 @@ def test_show_translates_plans_of_nnunet(make_dataset, planned, capsys):
 def test_show_names_configurations_that_are_not_for_cfnet(make_dataset, planned, capsys):
     folder, plans = make_dataset(ONE_SLICE), planned(ONE_SLICE)
     planned_2d = plans["configurations"]["2d"]
-    other = planned_2d["architecture"] | {"network_class_name": "some.Transformer"}
+    other = planned_2d["architecture"] | {"network_class_name": "some.Transformer\x1b[2J"}
     plans["configurations"]["other"] = planned_2d | {"architecture": other}
     write(folder, plans)
     shown = show(capsys)
     assert "2d\n  patch size" in shown
     assert "other\n  not for CFNet: plans 'nnUNetCFNetPlansM', configuration 'other': CFNet can't take the" in shown
+    assert "place of some.Transformer\\x1b[2J. " in shown  # nothing that would act on a terminal
     plans["configurations"]["2d"]["architecture"] = {}
     write(folder, plans, "Edited")
     assert refused(folder, "-p", "Edited", command="show")
@@ -612,7 +613,7 @@ BAD_DATASETS = {
     ),
     "a list of readers": (
         {"overwrite_image_reader_writer": ["SimpleITKIO"]},
-        "overwrite_image_reader_writer=['SimpleITKIO'] is no name of a reader: correct or remove it.",
+        'overwrite_image_reader_writer is ["SimpleITKIO"]; it must be the name of one of nnU-Net\'s readers',
     ),
 }
 

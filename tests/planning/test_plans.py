@@ -109,6 +109,17 @@ def test_a_class_that_cannot_be_imported_is_named(make_plans, dataset_json):
         cfnet_plans(plans, dataset_json, "2d")
 
 
+def test_a_class_in_a_module_that_fails_is_named(make_plans, dataset_json, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("import a_library_that_is_not_there")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(module, "TRUSTED", (*module.TRUSTED, "broken"))
+    plans = make_plans()
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["norm_op"] = "broken.Norm"
+    message = r"configuration '2d': norm_op='broken\.Norm' can't be imported \(No module named 'a_library_that"
+    with pytest.raises(ValueError, match=message):
+        cfnet_plans(plans, dataset_json, "2d")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -158,6 +169,12 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(make_plans, dataset_json
     file.write_text(json.dumps(plans))
     with pytest.raises(UserError, match=rf"{file}: {message}"):
         read_plans(file)
+
+
+def test_a_name_that_would_act_on_a_terminal_is_refused(make_plans, dataset_json):
+    plans = make_plans() | {"dataset_name": "Dataset001\x1b[2J"}
+    with pytest.raises(ValueError, match=r"dataset_name is 'Dataset001\\x1b\[2J', and must be a name"):
+        cfnet_plans(plans, dataset_json, "2d")
 
 
 def test_a_network_elsewhere_is_not_imported():
@@ -233,6 +250,7 @@ def test_arguments_that_do_not_fit_each_other_are_named(make_plans, dataset_json
         ("patch_size", [-32, 32], "patch_size .* is no patch"),
         ("n_conv_per_stage", 10**6, "n_conv_per_stage asks for more than 1000 layers in all"),
         ("n_conv_per_stage", [2, 2, 2, 10**9], "n_conv_per_stage asks for more than 1000 layers in all"),
+        ("n_conv_per_stage", [10**6, -(10**6), 2, 2], "n_conv_per_stage asks for more than 1000 layers in all"),
         ("n_conv_per_stage_decoder", 400, "n_conv_per_stage_decoder asks for more than 1000 layers in all"),
         ("n_stages", 10**9, "n_stages asks for more than 1000 layers in all"),
         ("strides", [[1, 1], [2, 2], [2, 2], [2, 10**30]], "OverflowError"),

@@ -1,6 +1,8 @@
 """Figures: what they show, on which slice, and that odd inputs are drawn."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,6 +224,14 @@ def test_a_case_that_can_not_be_read_is_named(make_one_case, tmp_path):
     assert not pictures
     assert problem.startswith("The only case, case_0, can't be drawn: ")
     assert "prediction.nii.gz" in problem
+
+
+def test_a_path_beyond_ascii_is_drawn_where_python_takes_names_for_ascii(make_one_case, tmp_path):
+    mask = np.ones((3, 6, 7))
+    comparison = make_one_case(mask, mask)
+    file = (tmp_path / "prediction.nii.gz").rename(tmp_path / "ö.nii.gz")
+    comparison.models[0].predictions["case_0"] = Path(os.fsencode(file).decode("ascii", "surrogateescape"))
+    np.testing.assert_array_equal(read_slice(comparison, "case_0").predictions["model"], mask[0])
 
 
 def test_a_prediction_of_another_size_is_named(make_one_case):

@@ -18,7 +18,7 @@ from nnunetv2_cfnet.architecture.cost import count_parameters, count_saved_bytes
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.report import training_step
 from nnunetv2_cfnet.report.comparison import Cost, Curves
-from nnunetv2_cfnet.report.model_cost import MARK, cost_of, measure_cost, read_logs
+from nnunetv2_cfnet.report.model_cost import LOGGED, MARK, cost_of, measure_cost, read_logs
 from nnunetv2_cfnet.report.training_step import forward_flops, make_trainer, random_batch, take_first_step
 
 REGIONS = {
@@ -174,6 +174,13 @@ def test_data_of_another_folder_are_not_made(make_model, own_folders, tmp_path):
     with pytest.raises(UserError, match=r"plans\.json: data_identifier of '2d' is .*outside"):
         training_step.measure(folder, "2d", "cpu")
     assert not (tmp_path / "outside").exists()
+
+
+def test_plans_of_a_trained_model_are_to_be_copied_anew_not_planned(make_model, own_folders):
+    folder = make_model("nnUNetTrainer", "2d")
+    (folder / "plans.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no configurations\. Copy it anew from where the model was trained\.$"):
+        training_step.measure(folder, "2d", "cpu")
 
 
 def test_a_plain_unet_that_no_machine_could_train_is_not_built(make_model, own_folders):
@@ -370,4 +377,12 @@ def test_a_checkpoint_without_a_log_is_named(tmp_path, logging):
     checkpoint = write_checkpoint(tmp_path, 0, [1, 1], logging=logging)
     named = rf"{re.escape(str(checkpoint))} does not hold what nnU-Net's trainers log \(.*epoch_start_timestamps"
     with pytest.raises(UserError, match=named):
+        read_logs([tmp_path], [0])
+
+
+@pytest.mark.parametrize("value", [None, "x"])
+def test_a_log_of_anything_but_numbers_is_named(tmp_path, value):
+    logging = {key: [1.0, 2.0] for key in LOGGED} | {"val_losses": [1.0, value]}
+    write_checkpoint(tmp_path, 0, [1, 1], logging=logging)
+    with pytest.raises(UserError, match=r"does not hold what nnU-Net's trainers log \(val_losses\)"):
         read_logs([tmp_path], [0])

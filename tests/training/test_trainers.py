@@ -84,6 +84,14 @@ def test_changed_groups_leave_a_trained_folder_as_it_is(plans, dataset_json, res
     assert (sorted(model.rglob("*")), (model / "plans.json").read_text()) == before
 
 
+def test_debug_json_names_the_model_folder(plans, dataset_json, results, monkeypatch):
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda trainer: trainer._save_debug_information())
+    trainer = nnUNetTrainerCFNet(plans, "2d", 0, dataset_json, torch.device("cpu"))
+    trainer.on_train_start()
+    model = results / "Dataset001_Phantom" / "nnUNetTrainerCFNet__nnUNetPlans__2d"
+    assert json.loads((model / "fold_0" / "debug.json").read_text())["output_folder_base"] == str(model)
+
+
 WRITTEN = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 
 
