@@ -8,8 +8,8 @@ from nnunetv2_cfnet.commands.flags import add_processes
 
 DESCRIPTION = (
     "Convert a BraTS release (2018 to 2024, MSD Task01) to a raw nnU-Net dataset in nnUNet_raw, with channels T1, "
-    "T1ce, T2, FLAIR, regions, and splits that keep patients together. Every case is checked before anything is "
-    "written; an interrupted run goes on where it stopped."
+    "T1ce, T2, FLAIR, regions, and splits that keep patients together. Every case is checked before any is "
+    "converted; an interrupted run goes on where it stopped, and checks no unchanged case again."
 )
 
 
