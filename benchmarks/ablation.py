@@ -47,7 +47,7 @@ BEGIN, END = "<!-- begin: written by benchmarks/ablation.py -->", "<!-- end: wri
 CONFIGURATION = "3d_fullres"
 PHANTOM_ID, PHANTOM_CASES, PHANTOM_SHAPE = 1, 40, (40, 40, 40)
 PROBED_BATCHES = 8  # over which data-dependent weights are averaged
-CURVE_POINTS = 40  # of a loss curve
+CURVE_POINTS = 40  # of a loss curve, at most
 NO_REGIONS = ("background", "ignore")  # among the labels of a dataset
 
 # name -> what is changed in the plan's CFNet
@@ -240,7 +240,7 @@ def run_seed(
         run = {
             "network": name,
             "seed": seed,
-            "loss": [float(np.mean(part)) for part in np.array_split(losses[name], CURVE_POINTS)],
+            "loss": [float(np.mean(part)) for part in np.array_split(losses[name], min(CURVE_POINTS, steps))],
             "dice": score(trainer),
         }
         if name == NETWORKS[0]:
