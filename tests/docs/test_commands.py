@@ -100,7 +100,8 @@ def test_from_download_to_submission(commands, new_workspace):
     evaluated = run(as_here(commands["evaluate"])).stdout
     assert "6 cases. Written: " in evaluated
     compared = run(as_here(commands["compare"])).stdout
-    assert "6 cases, 2 models. Written: cfnet_comparison/report.html" in compared
+    assert "6 cases, 2 models. Written: " in compared
+    assert "/cfnet_comparison/report.html, compare.md, compare.json" in compared
     models_of_benchmark = "--trainers nnUNetTrainerCFNetTiny nnUNetTrainerTiny -device cpu"
     run(as_here(commands["benchmark"]).replace("--epochs 250", models_of_benchmark), nnUNet_n_proc_DA="0")
     assert (workspace.root / "cfnet_benchmark" / "comparison" / "report.html").is_file()
