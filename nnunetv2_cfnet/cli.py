@@ -26,6 +26,7 @@ COMMANDS = {
     "show": "show plans, and what CFNet costs beside the U-Net of the same plan",
     "evaluate": "evaluate predictions with BraTS's metrics, on any dataset",
     "compare": "compare trained models, or folders of predictions, case by case",
+    "evaluate_subsets": "evaluate models on every subset of their sequences",
     "benchmark": "train CFNet and nnU-Net baselines at a matched budget, and compare them",
     "convert_brats": "convert a BraTS release (2018 to 2024, MSD Task01) to a raw nnU-Net dataset",
     "export_brats": "turn nnU-Net's predictions into a BraTS submission",

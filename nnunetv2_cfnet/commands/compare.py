@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_cfnet.commands.flags import ALL_FOLDS, add_dataset_json, add_folds, add_processes
+from nnunetv2_cfnet.commands.flags import (
+    ALL_FOLDS,
+    add_dataset_json,
+    add_folds,
+    add_predictions,
+    add_processes,
+    add_trained_models,
+)
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.paths import resolved
 
@@ -15,15 +22,10 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     trained = parser.add_argument_group("models that nnU-Net trained, by their cross-validation")
-    trained.add_argument("-d", type=int, metavar="ID", help="number of the dataset, as in: 1")
-    trained.add_argument("-c", metavar="CONFIGURATION", help="as in: 3d_fullres")
-    trained.add_argument(
-        "--models", nargs="+", metavar="TRAINER__PLANS", help="the models, as in: nnUNetTrainerCFNet__nnUNetPlans"
-    )
+    add_trained_models(trained)
     add_folds(trained)
     given = parser.add_argument_group("predictions, wherever they are from")
-    given.add_argument("--predictions", nargs="+", type=_named_folder, metavar="NAME=FOLDER", help="of each model")
-    given.add_argument("--reference", type=Path, metavar="LABELS", help="folder of the reference segmentations")
+    add_predictions(given)
     add_dataset_json(given, "dataset.json beside the first predictions")
     parser.add_argument(
         "-o", type=Path, default=Path("cfnet_comparison"), metavar="OUT", help="its folder (default: %(default)s)"
@@ -55,10 +57,3 @@ def run(options: argparse.Namespace) -> int:
     else:
         compare_predictions(options.predictions, options.reference, options.djfile, resolved(options.o), options.np)
     return 0
-
-
-def _named_folder(text: str) -> tuple[str, Path]:
-    name, separator, folder = text.partition("=")
-    if not (name and separator and folder):
-        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=FOLDER")
-    return name, Path(folder)

@@ -29,8 +29,30 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-np", type=int, default=default, metavar="N", help="processes (default: %(default)s)")
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """-device, as nnUNetv2_train has it."""
+def add_device(parser: "argparse._ActionsContainer", doing: str = "train") -> None:
+    """-device, as nnUNetv2_train and nnUNetv2_predict have it."""
     parser.add_argument(
-        "-device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: %(default)s)"
+        "-device", choices=("auto", "cpu", "cuda"), default="auto", help=f"where to {doing} (default: %(default)s)"
     )
+
+
+def add_trained_models(parser: "argparse._ActionsContainer") -> None:
+    """-d, -c and --models."""
+    parser.add_argument("-d", type=int, metavar="ID", help="number of the dataset, as in: 1")
+    parser.add_argument("-c", metavar="CONFIGURATION", help="as in: 3d_fullres")
+    parser.add_argument(
+        "--models", nargs="+", metavar="TRAINER__PLANS", help="the models, as in: nnUNetTrainerCFNet__nnUNetPlans"
+    )
+
+
+def add_predictions(parser: "argparse._ActionsContainer") -> None:
+    """--predictions and --reference."""
+    parser.add_argument("--predictions", nargs="+", type=_named_folder, metavar="NAME=FOLDER", help="of each model")
+    parser.add_argument("--reference", type=Path, metavar="LABELS", help="folder of the reference segmentations")
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, separator, folder = text.partition("=")
+    if not (name and separator and folder):
+        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=FOLDER")
+    return name, Path(folder)

@@ -105,9 +105,9 @@ def evaluate_pairs(
     """
     check_num_processes(num_processes)
     reader = choose_reader(dataset_json, [file for pair in pairs.values() for file in pair])
-    digests = {file: _digest(file) for file in {file for pair in pairs.values() for file in pair}}
-    keys = {case: _key([digests[file] for file in pair], labelling, reader) for case, pair in pairs.items()}
-    done = _read_progress(progress_file, keys, labelling)
+    digests = {file: digest_of(file) for file in {file for pair in pairs.values() for file in pair}}
+    keys = {case: record_key([digests[file] for file in pair], labelling, reader) for case, pair in pairs.items()}
+    done = read_records(progress_file, keys, labelling)
     if done:
         print(
             f"{len(done)} of {len(pairs)} {description} are taken over from an interrupted run. Remove {progress_file} "
@@ -116,27 +116,32 @@ def evaluate_pairs(
         )
     todo = {case: pair for case, pair in pairs.items() if case not in done}
 
-    with _executor(min(num_processes, len(todo)), description) as executor:
+    with case_executor(min(num_processes, len(todo)), description) as executor:
         check = partial(_check_pair, labelling=labelling, reader=reader)
         problems = dict(run(executor, check, todo, f"checking {description}"))
-        _raise_problems([problem for case in todo for problem in problems[case]], description)
+        raise_problems([problem for case in todo for problem in problems[case]], description)
         evaluate_pair = partial(_evaluate_pair, labelling=labelling, reader=reader)
         for case, metrics in run(executor, evaluate_pair, todo, f"evaluating {description}"):
             done[case] = metrics
-            _add_progress(progress_file, case, keys[case], metrics)
-    rows = [{"case": case, "region": region, **values} for case in pairs for region, values in done[case].items()]
+            add_record(progress_file, case, keys[case], metrics)
+    return rows_of({case: done[case] for case in pairs})
+
+
+def rows_of(metrics: Mapping[str, Metrics]) -> pandas.DataFrame:
+    """Columns case, region and METRICS; a row for each case and region, in their order."""
+    rows = [{"case": case, "region": region, **values} for case in metrics for region, values in metrics[case].items()]
     return pandas.DataFrame(rows, columns=["case", "region", *METRICS])
 
 
 def _check_pair(pair: Pair, labelling: Labelling, reader: "type[BaseReaderWriter]") -> list[str]:
     """What is wrong with a case, a sentence each."""
     (problems, reference), (more, prediction) = (check_segmentation(file, labelling, reader) for file in pair)
-    differences = _find_differences(pair, reference, prediction) if reference and prediction else []
+    differences = find_differences(pair, reference, prediction) if reference and prediction else []
     return [*problems, *more, *differences]
 
 
-def _find_differences(pair: Pair, reference: Segmentation, prediction: Segmentation) -> list[str]:
-    """Prediction and reference must lie on the same grid."""
+def find_differences(pair: Pair, reference: Segmentation, prediction: Segmentation) -> list[str]:
+    """What of their grids differs, a sentence: prediction and reference must lie on the same one."""
     remedy = "Predict the images that the labels were drawn on."
     shapes = [" x ".join(map(str, segmentation.labels.shape)) for segmentation in (prediction, reference)]
     if shapes[0] != shapes[1]:
@@ -151,17 +156,27 @@ def _find_differences(pair: Pair, reference: Segmentation, prediction: Segmentat
 
 def _evaluate_pair(pair: Pair, labelling: Labelling, reader: "type[BaseReaderWriter]") -> Metrics:
     reference, prediction = (read_segmentation(file, reader) for file in pair)
+    return metrics_of(reference, prediction.labels, labelling)
+
+
+def metrics_of(reference: Segmentation, prediction: np.ndarray, labelling: Labelling) -> Metrics:
+    """Of each region.
+
+    Args:
+        prediction: labels, in the shape of the reference's.
+    """
     ignored = None if labelling.ignore_label is None else reference.labels == labelling.ignore_label
-    return {
-        region: region_metrics(
-            np.isin(reference.labels, labels), np.isin(prediction.labels, labels), reference.spacing_mm, ignored
-        )
-        for region, labels in labelling.regions.items()
-    }
+    metrics = {}
+    for region, labels in labelling.regions.items():
+        predicted = np.isin(prediction, labels)
+        if np.count_nonzero(predicted) < labelling.least_voxels.get(region, 0):
+            predicted = np.zeros_like(predicted)
+        metrics[region] = region_metrics(np.isin(reference.labels, labels), predicted, reference.spacing_mm, ignored)
+    return metrics
 
 
 @contextmanager
-def _executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecutor | None]:
+def case_executor(num_processes: int, description: str) -> Iterator[ProcessPoolExecutor | None]:
     """Processes to run cases in; None where this one will do, which has loaded what takes seconds."""
     executor = (
         workers(num_processes, f"working on {description}", prepare=_use_one_thread)
@@ -182,7 +197,7 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _raise_problems(problems: Sequence[str], description: str) -> None:
+def raise_problems(problems: Sequence[str], description: str) -> None:
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems[:NUM_LISTED])
         rest = f"\n  and {len(problems) - NUM_LISTED} more" if len(problems) > NUM_LISTED else ""
@@ -190,7 +205,7 @@ def _raise_problems(problems: Sequence[str], description: str) -> None:
         raise UserError(f"{found} found with {description}; nothing was evaluated:{listed}{rest}")
 
 
-def _digest(file: Path) -> str | None:
+def digest_of(file: Path) -> str | None:
     """None for a file that can't be read: the check says so of all of them."""
     try:
         return content_digest(file)
@@ -198,13 +213,17 @@ def _digest(file: Path) -> str | None:
         return None
 
 
-def _key(digests: Sequence[str | None], labelling: Labelling, reader: "type[BaseReaderWriter]") -> str:
-    """What the metrics of a case depend on."""
-    regions = list(labelling.regions.items())
-    return json.dumps([digests, regions, labelling.ignore_label, reader.__name__, __version__])
+def record_key(inputs: Sequence[object], labelling: Labelling, reader: "type[BaseReaderWriter]") -> str:
+    """What the metrics of a case depend on.
+
+    Args:
+        inputs: digests of its files, and what else they depend on.
+    """
+    meaning = [list(labelling.regions.items()), labelling.ignore_label, list(labelling.least_voxels.items())]
+    return json.dumps([inputs, *meaning, reader.__name__, __version__])
 
 
-def _read_progress(progress_file: Path, keys: Mapping[str, str], labelling: Labelling) -> dict[str, Metrics]:
+def read_records(progress_file: Path, keys: Mapping[str, str], labelling: Labelling) -> dict[str, Metrics]:
     """The finished cases whose key is still the same; a line that is torn, incomplete or of something else is none."""
     done = {}
     for line in progress_file.read_bytes().splitlines() if progress_file.exists() else ():
@@ -231,7 +250,7 @@ def _recorded(value: object, metric: str) -> float:
     return value
 
 
-def _add_progress(progress_file: Path, case: str, key: str, metrics: Metrics) -> None:
+def add_record(progress_file: Path, case: str, key: str, metrics: Metrics) -> None:
     progress_file.parent.mkdir(parents=True, exist_ok=True)
     line = to_json({"case": case, "key": key, "metrics": metrics})
     with progress_file.open("a", encoding="utf-8") as file:

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,16 +29,30 @@ class Labelling:
 
     regions: name -> labels, in the dataset's order, without background.
     ignore_label: marks voxels of the reference that count for nothing.
+    least_voxels: region -> a prediction of it with fewer voxels counts as empty.
     """
 
     regions: Mapping[str, tuple[int, ...]]
     ignore_label: int | None = None
+    least_voxels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def values(self) -> list[int]:
         """All that may occur."""
         ignored = () if self.ignore_label is None else (self.ignore_label,)
         return sorted({0, *ignored}.union(*self.regions.values()))
+
+
+class Images(NamedTuple):
+    """All channels of a case as nnU-Net reads them: (C, z, y, x), and what its reader notes of them."""
+
+    channels: np.ndarray
+    properties: dict[str, Any]
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where they lie."""
+        return _geometry(self.properties)
 
 
 class Segmentation(NamedTuple):
@@ -137,6 +151,22 @@ def read_segmentation(file: Path, reader: "type[BaseReaderWriter]") -> Segmentat
     if not all(0 < spacing < math.inf for spacing in spacing_mm):
         raise UserError(f"{file} has the spacing {spacing_mm}, which is not positive. Mend its header.")
     return Segmentation(array[0], spacing_mm, _geometry(properties))
+
+
+def read_images(files: Sequence[Path], reader: "type[BaseReaderWriter]") -> Images:
+    """Read the channels of a case by one of nnU-Net's readers.
+
+    Raises:
+        UserError: one can't be read, or they are of different shapes.
+    """
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    try:
+        names = [name_for_itk(file) if issubclass(reader, SimpleITKIO) else str(file) for file in files]
+        with redirect_stdout(io.StringIO()):  # warnings, that would break the bar
+            return Images(*reader().read_images(names))
+    except Exception as error:  # every format's library has its own
+        raise UserError(unreadable(files[0], error, "Mend it, or the other channels of this case.")) from error
 
 
 def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -> list[str]:

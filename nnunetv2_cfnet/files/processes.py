@@ -4,8 +4,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -117,6 +117,32 @@ def run(
         keys = {executor.submit(function, case): key for key, case in cases.items()}
     for future in tqdm(as_completed(keys), total=len(keys), desc=title, unit="case"):
         yield keys[future], future.result()
+
+
+def run_while_made(
+    executor: ProcessPoolExecutor | None,
+    function: Callable[[Case], Result],
+    cases: Iterable[tuple[Key, Case]],
+    most_waiting: int,
+) -> Iterator[tuple[Key, Result]]:
+    """As run, for cases that this process makes meanwhile, and without a bar.
+
+    Args:
+        most_waiting: as many cases are in memory at a time.
+    """
+    if executor is None:
+        for key, case in cases:
+            yield key, function(case)
+        return
+    waiting: dict[Future[Result], Key] = {}
+    for key, case in cases:
+        with _interruption_deferred():
+            waiting[executor.submit(function, case)] = key
+        patience_s = None if len(waiting) >= most_waiting else 0
+        for future in wait(waiting, patience_s, FIRST_COMPLETED).done:
+            yield waiting.pop(future), future.result()
+    for future in as_completed(waiting):
+        yield waiting[future], future.result()
 
 
 @contextmanager

@@ -12,9 +12,13 @@ from typing import NamedTuple
 OVERRIDE_KEY = "cfnet_modality_groups"
 EXAMPLE = '[["T1", "T2"], ["T1ce", "FLAIR"]]'
 # The paper's pairing: (T1, T2) and (T1ce, FLAIR), by the names that BraTS and MSD releases give the sequences.
-FIRST_GROUP = frozenset({"t1", "t1n", "t1w", "t2", "t2w"})
-T1CE, FLAIR = frozenset({"t1ce", "t1c", "t1gd", "t1post"}), frozenset({"flair", "t2f"})
-SECOND_GROUP = T1CE | FLAIR
+SEQUENCES = {
+    "T1": frozenset({"t1", "t1n", "t1w"}),
+    "T1ce": frozenset({"t1ce", "t1c", "t1gd", "t1post"}),
+    "T2": frozenset({"t2", "t2w"}),
+    "FLAIR": frozenset({"flair", "t2f"}),
+}
+FIRST_GROUP, SECOND_GROUP = ("T1", "T2"), ("T1ce", "FLAIR")
 
 
 class ModalityGroups(NamedTuple):
@@ -30,6 +34,12 @@ def channel_names_of(dataset_json: Mapping) -> list[str]:
     if not names or not isinstance(names, Mapping):
         raise ValueError('dataset.json has no "channel_names" by index: add them, as in {"0": "T1", "1": "T1ce"}.')
     return [names[index] for index in sorted(names, key=int)]
+
+
+def sequence_of(channel: str) -> str | None:
+    """The MRI sequence that a channel is named after, one of SEQUENCES, in any of its spellings."""
+    key = re.sub(r"[^a-z0-9]", "", channel.lower())
+    return next((sequence for sequence, spellings in SEQUENCES.items() if key in spellings), None)
 
 
 def resolve_modality_groups(dataset_json: Mapping, plans: Mapping, named: object = None) -> ModalityGroups:
@@ -65,8 +75,8 @@ def resolve_modality_groups(dataset_json: Mapping, plans: Mapping, named: object
         return ModalityGroups(groups, f"{OVERRIDE_KEY} of dataset.json")
     if len(names) == 1:
         return ModalityGroups(default_modality_groups(1), "there is one channel: both encoders see it")
-    keys = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
-    groups = [[index for index, key in enumerate(keys) if key in group] for group in (FIRST_GROUP, SECOND_GROUP)]
+    sequences = [sequence_of(name) for name in names]
+    groups = [[i for i, sequence in enumerate(sequences) if sequence in group] for group in (FIRST_GROUP, SECOND_GROUP)]
     if all(groups) and sum(map(len, groups)) == len(names):
         return ModalityGroups(groups, "the paper's pairing (T1, T2) and (T1ce, FLAIR), by channel name")
     return ModalityGroups(

@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from nnunetv2_cfnet.files.volumes import BROKEN, name_for_itk
-from nnunetv2_cfnet.planning.modality_groups import FLAIR, T1CE
+from nnunetv2_cfnet.planning.modality_groups import sequence_of
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.figures import Picture, add_legend, as_text, new_figure, to_png, wrapped
 
@@ -71,8 +71,7 @@ def notable_cases(model: Model) -> dict[str, tuple[str, float]]:
 
 def choose_channels(names: Sequence[str]) -> list[str]:
     """FLAIR and T1ce if both are there, else the first two channels."""
-    plain = {"".join(filter(str.isalnum, name.lower())): name for name in names}
-    found = [next((plain[key] for key in plain if key in spellings), None) for spellings in (FLAIR, T1CE)]
+    found = [next((name for name in names if sequence_of(name) == wanted), None) for wanted in ("FLAIR", "T1ce")]
     return [name for name in found if name] if all(found) else list(names[:2])
 
 

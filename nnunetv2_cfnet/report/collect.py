@@ -74,23 +74,22 @@ def compare_models(
         UserError: something is wrong with the input; no report is written then.
     """
     _check(names, "--models TRAINER__PLANS TRAINER__PLANS ..", out)
-    if len(set(folds)) < len(folds):
-        raise UserError(f"--folds {' '.join(map(str, folds))}: give each once.")
+    check_folds(folds)
     if results is None:
         results = [nnunet_folder("nnUNet_results")]
     dataset = dataset_name(dataset_id)
-    folders = {name: [_model_folder(root / dataset, name, configuration) for root in results] for name in names}
+    folders = {name: [model_folder(root / dataset, name, configuration) for root in results] for name in names}
     json_file = folders[names[0]][0] / "dataset.json"
     dataset_json, labelling = read_labelled_dataset(json_file, "Copy it there from where the model was trained.")
     for folder in (folder for replicates in folders.values() for folder in replicates):
-        _check_labels(folder / "dataset.json", labelling, json_file)
+        check_labels(folder / "dataset.json", labelling, json_file)
     contenders = [
         Contender(
-            name, [_left_out_pairs(folder, dataset_json["file_ending"], folds) for folder in replicates], replicates
+            name, [left_out_pairs(folder, dataset_json["file_ending"], folds) for folder in replicates], replicates
         )
         for name, replicates in folders.items()
     ]
-    _check_same_cases(contenders)
+    check_same_cases(contenders)
     logs = {contender.name: read_logs(contender.folders, folds) for contender in contenders}
 
     notes = [
@@ -113,7 +112,7 @@ def compare_models(
             contenders,
             models,
             labelling,
-            images=_training_images(dataset, dataset_json),
+            images=training_images(dataset, dataset_json),
             notes=notes,
             out=out,
             made_in=made_in,
@@ -145,7 +144,7 @@ def compare_predictions(
     if dataset_json_file is None:
         for _, folder in predictions:
             if (folder / "dataset.json").is_file():
-                _check_labels(folder / "dataset.json", labelling, json_file)
+                check_labels(folder / "dataset.json", labelling, json_file)
     contenders = [
         Contender(name, [pair_files(labels, folder, dataset_json["file_ending"])]) for name, folder in predictions
     ]
@@ -167,13 +166,25 @@ def _check(names: Sequence[str], usage: str, out: Path) -> None:
     """Refuse what no comparison can be made of, or written to."""
     if len(names) < 2:
         raise UserError(f"A comparison takes two models at least: give {usage}")
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise UserError(f"{', '.join(sorted(repeated))} is given twice: name each model once.")
+    check_names(names)
     check_report_place(out)
     check_place(out, (PROGRESS,))
 
 
-def _model_folder(dataset_folder: Path, name: str, configuration: str) -> Path:
+def check_names(names: Sequence[str]) -> None:
+    """A UserError where a model is named twice."""
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"{', '.join(sorted(repeated))} is given twice: name each model once.")
+
+
+def check_folds(folds: Sequence[int]) -> None:
+    """A UserError where a fold is named twice."""
+    if len(set(folds)) < len(folds):
+        raise UserError(f"--folds {' '.join(map(str, folds))}: give each once.")
+
+
+def model_folder(dataset_folder: Path, name: str, configuration: str) -> Path:
+    """Where nnU-Net trained TRAINER__PLANS; a UserError where it did not."""
     if len(name.split("__")) != 2:
         raise UserError(f"{name} is no model: give TRAINER__PLANS, as in nnUNetTrainerCFNet__nnUNetPlans.")
     folder = dataset_folder / f"{name}__{configuration}"
@@ -186,7 +197,8 @@ def _model_folder(dataset_folder: Path, name: str, configuration: str) -> Path:
     return folder
 
 
-def _check_labels(json_file: Path, labelling: Labelling, of_first: Path) -> None:
+def check_labels(json_file: Path, labelling: Labelling, of_first: Path) -> None:
+    """A UserError where a dataset.json has other labels than the first one."""
     _, other = read_labelled_dataset(json_file, "Copy it there from where the model was trained.")
     if other != labelling:
         raise UserError(
@@ -195,12 +207,14 @@ def _check_labels(json_file: Path, labelling: Labelling, of_first: Path) -> None
         )
 
 
-def _left_out_pairs(model_folder: Path, ending: str, folds: Sequence[int]) -> dict[str, Pair]:
-    predictions, labels = cross_validation(model_folder, ending, folds)
+def left_out_pairs(folder: Path, ending: str, folds: Sequence[int]) -> dict[str, Pair]:
+    """Label and prediction of each case of a model's cross-validation, in order."""
+    predictions, labels = cross_validation(folder, ending, folds)
     return {case: Pair(labels[case], predictions[case]) for case in sorted(predictions)}
 
 
-def _check_same_cases(contenders: Sequence[Contender]) -> None:
+def check_same_cases(contenders: Sequence[Contender]) -> None:
+    """A UserError where they have not."""
     first = contenders[0].pairs[0].keys()
     for contender in contenders:
         for replicate, pairs in enumerate(contender.pairs):
@@ -306,7 +320,7 @@ def _budget_notes(logs: Mapping[str, Logs]) -> list[str]:
     ]
 
 
-def _training_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, dict[str, Path]]:
+def training_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, dict[str, Path]]:
     """The images of each case by channel; none where the raw dataset is not at hand."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 

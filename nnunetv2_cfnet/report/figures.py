@@ -108,11 +108,15 @@ def training_curves(comparison: Comparison) -> list[Picture]:
 
 
 def new_figure(
-    num_rows: int, num_columns: int, height: float, width: float = WIDTH_INCHES
+    num_rows: int,
+    num_columns: int,
+    height: float,
+    width: float = WIDTH_INCHES,
+    width_ratios: Sequence[float] | None = None,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of that many inches and its grid of axes."""
+    """A figure of that many inches and its grid of axes, as wide as each other unless other ratios are given."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    return figure, figure.subplots(num_rows, num_columns, squeeze=False)
+    return figure, figure.subplots(num_rows, num_columns, squeeze=False, width_ratios=width_ratios)
 
 
 def to_png(figure: Figure, max_bytes: int = MAX_BYTES) -> bytes:

@@ -36,7 +36,9 @@ TESTED_METRICS = tuple(
 DECIMALS = 9  # of differences and ranked values: what is beyond them is noise of floating-point numbers
 
 
-def paired_tests(models: Sequence[Model], regions: Iterable[str]) -> list[PairedTest]:
+def paired_tests(
+    models: Sequence[Model], regions: Iterable[str], metrics: Sequence[str] = TESTED_METRICS
+) -> list[PairedTest]:
     """Test the first model against each other one, in each region and metric.
 
     A metric without any pair of values has no test. A case where one of the two lacks a value is left out of a test:
@@ -53,7 +55,7 @@ def paired_tests(models: Sequence[Model], regions: Iterable[str]) -> list[Paired
             raise ValueError(f"{models[0].name} and {model.name} have different cases or regions: they can't be paired")
         all_differences = first - other.reindex(first.index)
         for region in regions:
-            for metric in TESTED_METRICS:
+            for metric in metrics:
                 differences = all_differences.loc[region, metric].dropna().round(DECIMALS).to_numpy()
                 if len(differences):
                     tests.append(_test(model.name, region, metric, differences))

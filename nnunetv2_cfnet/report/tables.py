@@ -49,7 +49,7 @@ def verdict_line(first: str, test: PairedTest) -> str:
     )
     unit = f" {metric.unit}" if metric.unit else ""
     kind = "mean" if metric.bounded else "median"
-    facts = f"{kind} difference {_signed(test.difference, test.metric)}{unit}"
+    facts = f"{kind} difference {signed(test.difference, test.metric)}{unit}"
     if test.interval is None:
         cases = "1 case" if test.num_cases == 1 else f"{test.num_cases} cases"
         facts += f", {cases}: too few for an interval"
@@ -59,17 +59,17 @@ def verdict_line(first: str, test: PairedTest) -> str:
     return f"{test.region}, {metric.title}: {claim} ({facts})"
 
 
-def tables_of_tests(comparison: Comparison) -> list[Table]:
-    """For each other model, all tests against it."""
+def tables_of_tests(models: Sequence[str], tests: Sequence[PairedTest]) -> list[Table]:
+    """For each model but the first, all tests against it."""
     header = ("region", "metric", "cases", "difference", "95 % interval", "p", "p, Holm", "wins", "ties", "losses")
     tables = []
-    for other in comparison.models[1:]:
+    for other in models[1:]:
         rows = [
             (
                 test.region,
                 _metric_name(test.metric),
                 str(test.num_cases),
-                _signed(test.difference, test.metric),
+                signed(test.difference, test.metric),
                 interval_text(test),
                 p_text(test.p_value),
                 p_text(test.p_holm),
@@ -78,10 +78,10 @@ def tables_of_tests(comparison: Comparison) -> list[Table]:
                 str(test.losses),
                 test.verdict,
             )
-            for test in comparison.tests
-            if test.other == other.name
+            for test in tests
+            if test.other == other
         ]
-        caption = f"{comparison.models[0].name} against {other.name}"
+        caption = f"{models[0]} against {other}"
         tables.append(Table(caption, (*header, "verdict"), rows, text_columns=(0, 1, len(header))))
     return tables
 
@@ -171,7 +171,8 @@ def p_text(p_value: float | None) -> str:
     return "< 0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
 
 
-def _signed(value: float, metric: str) -> str:
+def signed(value: float, metric: str) -> str:
+    """number, with + before what is above zero."""
     text = number(value, metric)
     return f"+{text}" if value > 0 else text
 

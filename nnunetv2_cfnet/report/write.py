@@ -9,9 +9,10 @@ Everything is written whole before the first file is put in its place.
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from nnunetv2_cfnet.files.json_files import to_json
 from nnunetv2_cfnet.files.paths import resolved
 from nnunetv2_cfnet.files.whole import check_place, whole_file
 from nnunetv2_cfnet.report.case_pictures import case_pictures
-from nnunetv2_cfnet.report.comparison import Comparison, Model
+from nnunetv2_cfnet.report.comparison import Comparison, Model, PairedTest
 from nnunetv2_cfnet.report.figures import Picture, box_plots, difference_plots, training_curves
 from nnunetv2_cfnet.report.tables import (
     Table,
@@ -39,7 +40,8 @@ from nnunetv2_cfnet.report.tables import (
     verdicts,
 )
 
-JSON, MARKDOWN, HTML, FIGURES = "compare.json", "compare.md", "report.html", "figures"
+STEM, HTML, FIGURES = "compare", "report.html", "figures"
+JSON = f"{STEM}.json"
 ROUGH_BELOW = 20  # cases
 # of RULES, those that the tables follow
 RULE_TITLES = {
@@ -82,20 +84,40 @@ def write_report(comparison: Comparison, out: Path, made_in: Path | None = None)
     """
     out = resolved(out)
     check_report_place(out)
-    sections = make_sections(comparison)
+    write_pages(comparison.title, make_sections(comparison), partial(comparison_json, comparison), out, made_in)
+
+
+def write_pages(
+    title: str,
+    sections: Sequence[Section],
+    content: Callable[[Sequence[str]], str],
+    out: Path,
+    made_in: Path | None = None,
+    stem: str = STEM,
+) -> None:
+    """Write STEM.json, STEM.md, report.html and figures/*.png into a folder.
+
+    Args:
+        title: of the pages.
+        sections: of the pages.
+        content: of the JSON, which has to list the figures that it is given under "figures".
+        out: the folder, without links.
+        made_in: where its files are written (whole_file).
+        stem: of the names of two of the files.
+    """
     pictures = [picture for section in sections for picture in section.pictures]
     contents = {
         # the first one, and so put in its place last: until then it lists the figures that are to be replaced
-        JSON: comparison_json(comparison, [picture.name for picture in pictures]).encode(),
-        HTML: to_html(comparison.title, sections).encode(),
-        MARKDOWN: to_markdown(comparison.title, sections).encode(),
+        f"{stem}.json": content([picture.name for picture in pictures]).encode(),
+        HTML: to_html(title, sections).encode(),
+        f"{stem}.md": to_markdown(title, sections).encode(),
         **{f"{FIGURES}/{picture.name}.png": picture.png for picture in pictures},
     }
-    former = _former_figures(out)
+    former = _former_figures(out / f"{stem}.json")
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     with ExitStack() as unfinished:
-        for name, content in contents.items():
-            unfinished.enter_context(whole_file(out / name, made_in)).write_bytes(content)
+        for name, written in contents.items():
+            unfinished.enter_context(whole_file(out / name, made_in)).write_bytes(written)
     for name in former - {picture.name for picture in pictures}:
         (out / FIGURES / f"{name}.png").unlink(missing_ok=True)
 
@@ -104,10 +126,18 @@ def make_sections(comparison: Comparison) -> list[Section]:
     """All of the report in reading order; parts that there is nothing to say about are left out."""
     replicates = replicate_table(comparison)
     pictures_of_cases, problems = case_pictures(comparison)
-    provenance = Table("Made with", ("what", "value"), list(comparison.provenance.items()), text_columns=(0, 1))
     sections = [
-        Section("verdict", "Verdict", verdicts=verdicts(comparison), paragraphs=_reservations(comparison)),
-        Section("tests", "All paired tests", tables=tables_of_tests(comparison)),
+        Section(
+            "verdict",
+            "Verdict",
+            verdicts=verdicts(comparison),
+            paragraphs=reservations(comparison.notes, comparison.tests),
+        ),
+        Section(
+            "tests",
+            "All paired tests",
+            tables=tables_of_tests([model.name for model in comparison.models], comparison.tests),
+        ),
         Section("means", "Means and medians", tables=summary_tables(comparison)),
         Section("ranks", "Ranks", tables=[rank_table(comparison)]),
         Section("cost", "Cost", tables=[cost_table(comparison)]),
@@ -117,8 +147,19 @@ def make_sections(comparison: Comparison) -> list[Section]:
         Section("differences", "Paired differences", pictures=difference_plots(comparison)),
         Section("cases", "Best, median and worst case", paragraphs=problems, pictures=pictures_of_cases),
         Section("how", "How it was computed", paragraphs=_definitions(comparison)),
-        Section("provenance", "Provenance", tables=[provenance]),
+        provenance_section(comparison.provenance),
     ]
+    return without_empty(sections)
+
+
+def provenance_section(provenance: Mapping[str, str]) -> Section:
+    """What a report was made with."""
+    table = Table("Made with", ("what", "value"), list(provenance.items()), text_columns=(0, 1))
+    return Section("provenance", "Provenance", tables=[table])
+
+
+def without_empty(sections: Sequence[Section]) -> list[Section]:
+    """Those that say something."""
     return [part for part in sections if part.verdicts or part.paragraphs or part.tables or part.pictures]
 
 
@@ -186,25 +227,25 @@ def _model_content(model: Model) -> dict[str, Any]:
     }
 
 
-def check_report_place(out: Path) -> None:
+def check_report_place(out: Path, stem: str = STEM) -> None:
     """A UserError where no report can be written, because of what is there already, or of missing rights."""
-    check_place(out, (JSON, MARKDOWN, HTML))
+    check_place(out, (f"{stem}.json", f"{stem}.md", HTML))
     check_place(out / FIGURES, ())
 
 
-def _former_figures(out: Path) -> set[str]:
-    """Names of the figures that an earlier report in this folder lists as its own."""
+def _former_figures(json_file: Path) -> set[str]:
+    """Names of the figures that an earlier report lists as its own."""
     try:
-        figures = json.loads((out / JSON).read_text(encoding="utf-8"))["figures"]
+        figures = json.loads(json_file.read_text(encoding="utf-8"))["figures"]
         return {name for name in figures if Path(name).name == name}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
 
 
-def _reservations(comparison: Comparison) -> list[str]:
-    """What a reader of the verdicts has to know."""
-    notes = list(comparison.notes)
-    num_cases = min((test.num_cases for test in comparison.tests), default=0)
+def reservations(notes: Sequence[str], tests: Sequence[PairedTest]) -> list[str]:
+    """What a reader of the verdicts has to know: these notes, and how sure the tests are."""
+    notes = list(notes)
+    num_cases = min((test.num_cases for test in tests), default=0)
     if num_cases < MIN_CASES:
         return [*notes, f"With fewer than {MIN_CASES} cases there is no interval, and no difference can be shown."]
     chance = "one in twenty"
