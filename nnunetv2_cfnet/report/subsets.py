@@ -118,10 +118,10 @@ def dice_of_nothing(model: Model, region: str) -> float:
 
 def tests_of(models: Sequence[Model], comparison: SubsetComparison) -> list[PairedTest]:
     """Dice of the first model against each other one, for each subset and mean; a test's region names both."""
-    as_regions = [
-        replace(model, rows=model.rows.assign(region=_labelled(model.rows["subset"], model.rows["region"])))
-        for model in models
-    ]
+    as_regions = []
+    for model in models:
+        rows = model.rows.assign(region=_labelled(model.rows["subset"], model.rows["region"]))
+        as_regions.append(replace(model, rows=rows.drop(columns="subset")))
     lines = [*comparison.means, *comparison.names]
     labels = [_labelled(line, region) for line in lines for region in comparison.regions]
     return paired_tests(as_regions, labels, ("dice",))
