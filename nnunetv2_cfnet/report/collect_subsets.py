@@ -91,12 +91,13 @@ def evaluate_trained(
     for folder in folders.values():
         check_labels(folder / "dataset.json", labelling, json_file)
         _check_same_channels(folder / "dataset.json", channels, json_file)
-        check_predictable(folder, configuration, folds)
     contenders = [
         Contender(name, [left_out_pairs(folder, dataset_json["file_ending"], folds)], [folder])
         for name, folder in folders.items()
     ]
     check_same_cases(contenders)
+    for folder in folders.values():
+        check_predictable(folder, configuration, folds)
     images = _raw_images(dataset, dataset_json, contenders[0].pairs[0], channels)
     jobs = {
         _key(contender.name, subset, case): Job(

@@ -54,7 +54,7 @@ def _subset_plot(comparison: "SubsetComparison", scores: "Scores", part: Part) -
         axes.set_title(wrapped(region, 0.9 * of_panel), fontsize=9)
         axes.set_xlabel("mean Dice", fontsize=8)
         axes.tick_params(labelsize=8)
-        axes.set_yticks(lines, [])
+        axes.set_yticks([])
         axes.grid(axis="x", alpha=0.3)
     for axes in (dots, *panels):
         axes.set_ylim(len(names) - 0.5, -0.5)  # the first one on top

@@ -24,8 +24,8 @@ MARKED = re.compile(r"^<!-- command: (\w+) -->\n" + FENCE.pattern[1:], re.MULTIL
 # tests/benchmarks/test_cost.py, tests/benchmarks/test_ablation.py and tests/docs/test_pages.py
 ELSEWHERE = ["demo", "tests", "install", "doctor", "cost", "ablation", "network"]
 FROM_DOWNLOAD_TO_SUBMISSION = [
-    *("phantom", "convert", "plan", "train", "baseline", "evaluate", "compare", "benchmark", "predict", "export"),
-    *("share", "receive"),
+    *("phantom", "convert", "plan", "train", "baseline", "evaluate", "compare", "evaluate_subsets", "benchmark"),
+    *("predict", "export", "share", "receive"),
 ]
 OWN_DATA = ["own_data", "plan_cfnet", "train_cfnet_plans", "fine_tune"]
 PUBLISHED = ["train_published", "import_published", "fine_tune_published"]
@@ -102,6 +102,9 @@ def test_from_download_to_submission(commands, new_workspace):
     compared = run(as_here(commands["compare"])).stdout
     assert "6 cases, 2 models. Written: " in compared
     assert "/cfnet_comparison/report.html, compare.md, compare.json" in compared
+    quick = "--subsets T1,FLAIR --disable_tta -device cpu"  # the others are predicted by end_to_end/test_subsets.py
+    missing = run(f"{as_here(commands['evaluate_subsets']).rstrip()} {quick}").stdout
+    assert "6 cases, 1 subsets, 2 models. Written: " in missing
     models_of_benchmark = "--trainers nnUNetTrainerCFNetTiny nnUNetTrainerTiny -device cpu"
     run(as_here(commands["benchmark"]).replace("--epochs 250", models_of_benchmark), nnUNet_n_proc_DA="0")
     assert (workspace.root / "cfnet_benchmark" / "comparison" / "report.html").is_file()
@@ -186,5 +189,5 @@ def as_test(block: str, dataset: str = "Dataset001_Phantom") -> str:
     """The pages' commands with short trainers, on the CPU and on a dataset of the test."""
     block = re.sub(r"\b(nnUNetTrainer(CFNet(Published)?)?)(?=\b|__)", r"\1Tiny", block)
     block = re.sub(r"\b(nnUNetv2_(train|predict|predict_from_modelfolder))\b", r"\1 -device cpu", block)
-    block = re.sub(r"\b(nnunetv2_cfnet (evaluate|compare|benchmark))\b", r"\1 -np 1", block)
+    block = re.sub(r"\b(nnunetv2_cfnet (evaluate|evaluate_subsets|compare|benchmark))\b", r"\1 -np 1", block)
     return block.replace("Dataset001_BraTS2020", dataset)

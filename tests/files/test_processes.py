@@ -6,13 +6,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import pytest
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel, run, workers
+from nnunetv2_cfnet.files.processes import check_num_processes, in_parallel, run, run_while_made, workers
 
 
 def square(number: int) -> int:
@@ -26,6 +26,23 @@ def kill_itself(number: int) -> None:
 def test_results_are_in_the_order_of_the_cases(capsys):
     assert in_parallel(square, range(5), 2, "squaring") == [0, 1, 4, 9, 16]
     assert "squaring: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+def test_cases_are_made_while_others_are_worked_on_and_few_wait(in_threads):
+    made, finished = [], []
+
+    def cases():
+        for number in range(20):
+            assert len(made) - len(finished) <= 3
+            made.append(number)
+            yield number, number
+
+    with ThreadPoolExecutor(2) as threads:
+        for key, result in run_while_made(threads if in_threads else None, square, cases(), most_waiting=3):
+            assert result == key * key
+            finished.append(key)
+    assert sorted(finished) == made == list(range(20))
 
 
 def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do():

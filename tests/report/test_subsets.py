@@ -17,11 +17,12 @@ from images import write_image
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_cfnet import cli
-from nnunetv2_cfnet.evaluation import predict_subsets
+from nnunetv2_cfnet.evaluation import cases, predict_subsets
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.segmentations import Labelling
 from nnunetv2_cfnet.evaluation.subsets import all_subsets, means_of_subsets
 from nnunetv2_cfnet.files.lock import locked
+from nnunetv2_cfnet.files.processes import workers
 from nnunetv2_cfnet.report import statistics, subsets
 from nnunetv2_cfnet.report.collect_subsets import RECORDS
 from nnunetv2_cfnet.report.comparison import Model
@@ -196,7 +197,6 @@ def test_an_interrupted_run_goes_on_and_torn_lines_are_made_anew(seen, monkeypat
     ("change", "num_predictions"),
     [
         (lambda model: (model / "fold_0" / "checkpoint_final.pth").write_text("other weights"), 2 * 3),
-        (lambda model: write_json(model / "plans.json", {**PLANS, "more": 1}), 4 * 3),
         (lambda _: write_image(2 * cubes()[0], Path("nnUNet_raw", DATASET, "imagesTr/case_3_0000.nii.gz")), 2 * 3),
         (
             lambda _: write_image(
@@ -205,7 +205,7 @@ def test_an_interrupted_run_goes_on_and_torn_lines_are_made_anew(seen, monkeypat
             2 * 3,
         ),
     ],
-    ids=["checkpoint", "plans", "image", "reference"],
+    ids=["checkpoint", "image", "reference"],
 )
 def test_what_changed_is_predicted_again_and_nothing_else(seen, change, num_predictions):
     run(*TRAINED)
@@ -238,6 +238,15 @@ def test_predictions_from_elsewhere_have_the_same_figures(seen):
     assert given["mean_dice"] == of_trained["mean_dice"]
     assert given["shapley"] == of_trained["shapley"]
     assert not Path("cfnet_subsets", RECORDS).exists()
+
+
+@pytest.mark.host
+def test_worker_processes_give_the_same_figures(seen, monkeypatch):
+    one = run(*TRAINED)["models"]
+    shutil.rmtree("cfnet_subsets")
+    # one will do: each takes seconds to start
+    monkeypatch.setattr(cases, "workers", lambda _, *arguments, **more: workers(1, *arguments, **more))
+    assert run(*TRAINED, "-np", "2")["models"] == one
 
 
 @pytest.mark.parametrize(
