@@ -31,7 +31,7 @@ from nnunetv2_cfnet.files.json_files import read_dataset_json
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.whole import check_place
 from nnunetv2_cfnet.host import dataset_name, nnunet_folder
-from nnunetv2_cfnet.planning.modality_groups import channel_names_of, resolve_modality_groups
+from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups, resolve_modality_groups
 from nnunetv2_cfnet.report.collect import (
     Contender,
     check_folds,
@@ -46,7 +46,8 @@ from nnunetv2_cfnet.report.comparison import Model
 from nnunetv2_cfnet.report.subsets import STEM, SubsetComparison, write_subsets_report
 from nnunetv2_cfnet.report.write import check_report_place
 
-RECORDS = ".cfnet_subsets.jsonl"
+RECORDS = ".cfnet_subsets.jsonl"  # of predictions, which stay
+PROGRESS = ".cfnet_subsets_given.jsonl"
 ENHANCING, LEAST_ENHANCING = "enhancing_tumor", 500  # voxels: of papers on missing sequences, as mmFormer's
 REMEDY = "Copy it there from where the model was trained."
 
@@ -167,16 +168,16 @@ def evaluate_given(
             dataset_json,
             num_processes=num_processes,
             description="predictions",
-            progress_file=out / RECORDS,
+            progress_file=out / PROGRESS,
         )
         title = f"Predictions of {labels.resolve()} from every subset of its sequences"
         _report(title, rows, names, labelling, dataset_json, chosen, [], out, made_in)
-        (out / RECORDS).unlink(missing_ok=True)
+        (out / PROGRESS).unlink(missing_ok=True)
 
 
 def _check_out(out: Path) -> None:
     check_report_place(out, STEM)
-    check_place(out, (RECORDS,))
+    check_place(out, (RECORDS, PROGRESS))
 
 
 def _channels(dataset_json: Mapping[str, Any], json_file: Path) -> list[str]:
@@ -260,14 +261,15 @@ def _report(
     channels = channel_names_of(dataset_json)
     keys = table["case"].map(json.loads)
     table = table.assign(subset=[subset_name(subset, channels) for subset in keys.str[1]], case=keys.str[2])
+    groups, reason = resolve_modality_groups(dataset_json, {})
     comparison = SubsetComparison(
         title=title,
         channels=channels,
         subsets=subsets,
-        means=means_of_subsets(subsets, channels, resolve_modality_groups(dataset_json, {}).groups),
+        means=means_of_subsets(subsets, channels, groups),
         regions=list(labelling.regions),
         models=[Model(name, table[keys.str[0] == name].reset_index(drop=True), {}) for name in names],
-        notes=notes,
+        notes=[*notes, f"Modality groups: {describe_groups(groups, channels)} - {reason}."],
         provenance={"command": shlex.join(["nnunetv2_cfnet", *sys.argv[1:]]), **versions()},
     )
     write_subsets_report(comparison, out, made_in)

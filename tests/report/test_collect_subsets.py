@@ -24,7 +24,7 @@ from nnunetv2_cfnet.evaluation.subsets import all_subsets, means_of_subsets
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import workers
 from nnunetv2_cfnet.report import statistics, subsets
-from nnunetv2_cfnet.report.collect_subsets import RECORDS
+from nnunetv2_cfnet.report.collect_subsets import PROGRESS, RECORDS
 from nnunetv2_cfnet.report.comparison import Model
 from nnunetv2_cfnet.report.figures import Picture
 from nnunetv2_cfnet.report.subsets import SubsetComparison, dice_of_nothing, mean_dice, with_means, write_subsets_report
@@ -233,11 +233,12 @@ def test_a_case_without_any_of_the_sequences_is_an_empty_prediction(seen):
 
 def test_predictions_from_elsewhere_have_the_same_figures(seen):
     of_trained = run(*TRAINED)["models"][0]
-    shutil.rmtree("cfnet_subsets")
+    records = Path("cfnet_subsets", RECORDS).read_bytes()
     (given,) = run(*GIVEN)["models"]
     assert given["mean_dice"] == of_trained["mean_dice"]
     assert given["shapley"] == of_trained["shapley"]
-    assert not Path("cfnet_subsets", RECORDS).exists()
+    assert Path("cfnet_subsets", RECORDS).read_bytes() == records
+    assert not Path("cfnet_subsets", PROGRESS).exists()
 
 
 @pytest.mark.host
