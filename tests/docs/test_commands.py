@@ -102,7 +102,7 @@ def test_from_download_to_submission(commands, new_workspace):
     compared = run(as_here(commands["compare"])).stdout
     assert "6 cases, 2 models. Written: " in compared
     assert "/cfnet_comparison/report.html, compare.md, compare.json" in compared
-    quick = "--subsets T1,FLAIR --disable_tta -device cpu"  # the others are predicted by end_to_end/test_evaluate_subsets.py
+    quick = "--subsets T1,FLAIR --disable_tta -device cpu"  # all: end_to_end/test_evaluate_subsets.py
     missing = run(f"{as_here(commands['evaluate_subsets']).rstrip()} {quick}").stdout
     assert "6 cases, 1 subsets, 2 models. Written: " in missing
     models_of_benchmark = "--trainers nnUNetTrainerCFNetTiny nnUNetTrainerTiny -device cpu"
