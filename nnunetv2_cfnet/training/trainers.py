@@ -147,7 +147,8 @@ class nnUNetTrainerModalityDropout(nnUNetTrainer):
                 "nnUNetTrainerCFNet or nnUNetTrainer, or a dataset of several channels."
             )
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = self.epochs or self.num_epochs
+        if self.epochs is not None:
+            self.num_epochs = self.epochs
 
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
         """nnU-Net's augmentation, then dropout; no static method here, since the channels are to be known."""
