@@ -9,8 +9,7 @@ from nnunetv2_cfnet.planning.plans import CFNET
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
-@pytest.mark.parametrize("network", ["", "CFNet"])
+@pytest.mark.parametrize(("network", "configuration"), [("", "3d_fullres"), ("CFNet", "3d_fullres"), ("CFNet", "2d")])
 def test_a_deleted_channel_is_filled_in_predicted_without_and_evaluated(make_workspace, network, configuration):
     workspace = make_workspace()
     trainer = f"nnUNetTrainer{network}ModalityDropoutTiny"
