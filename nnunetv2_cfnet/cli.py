@@ -30,6 +30,7 @@ COMMANDS = {
     "benchmark": "train CFNet and nnU-Net baselines at a matched budget, and compare them",
     "convert_brats": "convert a BraTS release (2018 to 2024, MSD Task01) to a raw nnU-Net dataset",
     "export_brats": "turn nnU-Net's predictions into a BraTS submission",
+    "fill_missing": "complete cases that lack sequences, with zero images, for models trained with modality dropout",
     "make_phantom": "write phantom cases in the layout of a BraTS release",
     "import_weights": "make a model folder from a checkpoint of the published CFNet",
 }

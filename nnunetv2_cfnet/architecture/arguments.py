@@ -21,7 +21,7 @@ FINE_WIDTH = 1 / 2
 COARSE_WIDTH = 3 / 4
 # A stage is coarse where its activations (voxels x features) are at most this share of the finest stage's.
 COARSE_STAGE_SHARE = 1 / 32
-SWITCHES = ("context", "communication", "recompute")
+SWITCHES = ("context", "communication", "recompute", "mask_missing_groups")
 
 
 def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | None = None) -> SimpleNamespace:

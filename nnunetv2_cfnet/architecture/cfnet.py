@@ -1,6 +1,7 @@
 """CFNet for nnU-Net: the whole network's path, 2D and 3D, on any nnU-Net plan.
 
     x -> split by modality group -> encoder 1, encoder 2        (encoders.py)
+      -> zeros for a group that is missing, if so asked         (missing_groups.py)
       -> cross-attention fusion at every scale                  (fusion.py)
       -> multi-scale context on the deepest scale               (context.py)
       -> coarse-to-fine decoder with communication gates, heads (decoder.py)
@@ -35,6 +36,7 @@ from nnunetv2_cfnet.architecture.context import MultiScaleContext
 from nnunetv2_cfnet.architecture.decoder import CoarseToFineDecoder, CommunicationGate, OpenGate, Skip
 from nnunetv2_cfnet.architecture.encoders import DualEncoder
 from nnunetv2_cfnet.architecture.fusion import FUSIONS, ConcatenationFusion, Fusion, PlainConcatenation
+from nnunetv2_cfnet.architecture.missing_groups import fuse_as_given, fuse_present_groups
 from nnunetv2_cfnet.architecture.pointwise import POINTWISE
 from nnunetv2_cfnet.architecture.recompute import runner
 
@@ -90,6 +92,8 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         communication: gates on the skips of the fused scales.
         recompute: recompute fusion, gates and upsampling in backward instead of storing what they hold. Networks with
             BatchNorm never recompute: their running statistics would be updated twice.
+        mask_missing_groups: a modality group whose channels are all zero in a sample adds nothing to it, whatever its
+            encoder would make of zeros. For training with missing sequences.
 
     Shape:
         (B, input_channels, *S), S divisible by the product of the strides -> (B, num_classes, *S / strides[0]), which
@@ -129,6 +133,7 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         context_dilations: Sequence[Sequence[int]] | None = None,
         communication: bool = True,
         recompute: bool = True,
+        mask_missing_groups: bool = False,
     ) -> None:
         given = dict(locals())
         del given["self"], given["__class__"]  # the arguments are left
@@ -137,6 +142,10 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         self.recompute = recompute and not (norm_op is not None and issubclass(norm_op, _BatchNorm))
         self.run = runner(self.recompute)
         self.encoder = DualEncoder(input_channels, args.modality_groups, _encoder_kwargs(args))
+        self.mask_missing_groups = mask_missing_groups
+        self.masked = (
+            partial(fuse_present_groups, modality_groups=args.modality_groups) if mask_missing_groups else fuse_as_given
+        )
         self.fusion = nn.ModuleList(_fusion(args, stage) for stage in range(n_stages))
         self.context = _context(args)
         self.decoder = CoarseToFineDecoder(
@@ -157,7 +166,8 @@ class CFNet(AbstractDynamicNetworkArchitectures):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         first, second = self.encoder(x)
-        *skips, deepest = (Skip(*scale) for scale in zip(self.fusion, first, second, strict=True))
+        fusions = self.masked(self.fusion, x)
+        *skips, deepest = (Skip(*scale) for scale in zip(fusions, first, second, strict=True))
         deep = self.context(self.run(*deepest))
         return self.decoder(deep, skips)
 

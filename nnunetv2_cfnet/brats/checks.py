@@ -243,18 +243,18 @@ Defects = list[tuple[Kind, str]]
 def _check_files(case: SourceCase, edition: Edition) -> Defects:
     """Modalities without a file, and with more than one."""
     defects = []
-    missing = [channel for channel in CHANNELS if not case.files.get(channel)]
-    if missing:
+    if missing := case.lacking:
         some_file = next(paths[0] for paths in case.files.values() if paths)
         if edition.volumes:
             expected = f"imagesTr/{case.name}.nii.gz"
         else:
             expected = ", ".join(f"{case.name}{edition.suffixes[channel]}.nii.gz" for channel in missing)
+        or_fill = "; --allow-missing writes a zero image for it" if case.is_incomplete else ""
         defects.append(
             (
                 Kind.MISSING,
                 f"{', '.join(missing)}: no file of that modality (such as {expected}, as {some_file.name} lies in "
-                f"{some_file.parent}). Fetch it from the release.",
+                f"{some_file.parent}). Fetch it from the release{or_fill}.",
             )
         )
     for paths in dict.fromkeys(tuple(paths) for paths in case.files.values() if len(paths) > 1):

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,7 @@ def convert_brats(
     skip_bad: bool = False,
     fix_headers: bool = False,
     labels: str | None = None,
+    allow_missing: bool = False,
 ) -> None:
     """Check all cases of a release, then write them as DatasetXXX_NAME in nnUNet_raw.
 
@@ -66,6 +68,7 @@ def convert_brats(
         skip_bad: leave out cases with errors.
         fix_headers: where only headers differ, write the one that most files of the case have.
         labels: the source's, as in ED=1,NCR=2,ET=3, where they are not the edition's.
+        allow_missing: write zero images for sequences that a case lacks, if it has any.
 
     Raises:
         UserError: something that the user can mend; before anything but the table of findings, and what is kept of the
@@ -80,8 +83,10 @@ def convert_brats(
         _check_replaceable(target, source, overwrite)
         inspect = partial(inspect_case, edition=source.edition)
         inspections = in_parallel(inspect, source.cases, num_processes, "checking")
-        findings = _find(source, inspections, fix_headers)
-        print(f"{target.folder} would get {_count(_good_cases(source, findings, skip_bad))}. Nothing was written.")
+        findings = _find(source, inspections, fix_headers=fix_headers, allow_missing=allow_missing)
+        cases = _good_cases(source, findings, skip_bad)
+        print(f"{target.folder} would get {_count(cases)}. Nothing was written.")
+        _print_filled(cases)
         return
 
     needed_bytes = _needed_bytes(source, symlink)
@@ -94,7 +99,8 @@ def convert_brats(
         with target.kept(needed_bytes):
             check = partial(check_case, edition=source.edition, folder=target.checked, in_work=target.in_work)
             checked = in_parallel(check, source.cases, num_processes, "checking")
-            findings = _find(source, [case.inspection for case in checked], fix_headers)
+            inspections = [case.inspection for case in checked]
+            findings = _find(source, inspections, fix_headers=fix_headers, allow_missing=allow_missing)
             _write_findings(findings, target)
             cases = _good_cases(source, findings, skip_bad)
 
@@ -118,10 +124,12 @@ def convert_brats(
             volumes = [path for case in cases for path in (*images_of(case).values(), *labels_of(case))]
             target.finish({"dataset.json", *([SPLITS] if splits else []), *volumes})
     print(f"{target.folder} has {_count(cases)}.")
+    _print_filled(cases)
+    trainer = "nnUNetTrainerCFNetModalityDropout" if any(case.lacking for case in cases) else "nnUNetTrainerCFNet"
     if training:
         print(
             f"Next:\n  nnUNetv2_plan_and_preprocess -d {dataset_id} -c 3d_fullres --verify_dataset_integrity\n"
-            f"  nnUNetv2_train {dataset_id} 3d_fullres {'0' if splits else 'all'} -tr nnUNetTrainerCFNet"
+            f"  nnUNetv2_train {dataset_id} 3d_fullres {'0' if splits else 'all'} -tr {trainer}"
         )
 
 
@@ -193,12 +201,23 @@ def _count(cases: Sequence[SourceCase]) -> str:
     return f"{num_training} with segmentation (imagesTr, labelsTr), {len(cases) - num_training} without (imagesTs)"
 
 
-def _find(source: Source, inspections: Sequence[Inspection], fix_headers: bool) -> list[Finding]:
+def _print_filled(cases: Sequence[SourceCase]) -> None:
+    counts = Counter(channel for case in cases for channel in case.lacking)
+    if counts:
+        of_each = ", ".join(f"{channel} {counts[channel]}" for channel in CHANNELS if channel in counts)
+        lacking = sum(bool(case.lacking) for case in cases)
+        print(f"{lacking} of {len(cases)} cases lack a sequence, zero images stand for it: {of_each}.", flush=True)
+
+
+def _find(source: Source, inspections: Sequence[Inspection], fix_headers: bool, allow_missing: bool) -> list[Finding]:
     """All that was found, printed as a table."""
     findings = [finding for inspection in inspections for finding in inspection.findings]
     findings += check_source(source, inspections)
     if fix_headers:
         findings = [f._replace(severity=Severity.REPAIRED) if f.kind is Kind.HEADER else f for f in findings]
+    if allow_missing:
+        filled = {(case.name, Severity.ERROR, Kind.MISSING) for case in source.cases if case.is_incomplete}
+        findings = [f._replace(severity=Severity.REPAIRED) if f[:3] in filled else f for f in findings]
     rows = _rows(findings)
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows if findings else ():
@@ -233,6 +252,8 @@ def _good_cases(source: Source, findings: Sequence[Finding], skip_bad: bool) -> 
     bad = {finding.case for finding in errors}
     good = [case for case in source.cases if case.name not in bad]
     remedies = []
+    if any(f.kind is Kind.MISSING for f in errors) and any(c.is_incomplete for c in source.cases if c.name in bad):
+        remedies.append("take zero images for sequences that are missing with --allow-missing")
     if any(finding.kind is Kind.HEADER for finding in errors):
         remedies.append("repair headers with --fix-headers")
     if good:
@@ -265,6 +286,7 @@ def convert_case(case: SourceCase, edition: Edition, folder: Path, in_work: Path
     """Write what is missing of a case.
 
     All its files get the header that most of them have: nnU-Net takes no images whose spacings differ, however little.
+    What the case lacks becomes zeros.
 
     Args:
         folder: of the dataset.
@@ -276,7 +298,9 @@ def convert_case(case: SourceCase, edition: Edition, folder: Path, in_work: Path
     for channel, path in missing.items():
         path.parent.mkdir(exist_ok=True)
         with whole_file(path, made_in=in_work) as unfinished:
-            if volumes is not None:
+            if channel in case.lacking:
+                write_volume(SimpleITK.Image(geometry.size, SimpleITK.sitkUInt8), geometry, unfinished)
+            elif volumes is not None:
                 write_volume(volumes[:, :, :, edition.volumes.index(channel)], geometry, unfinished)
             else:
                 _take_image(case.files[channel][0], geometry, unfinished, symlink)

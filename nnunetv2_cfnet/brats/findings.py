@@ -15,7 +15,7 @@ class Severity(str, Enum):
 class Kind(str, Enum):
     """The defects that are looked for."""
 
-    MISSING = "missing"  # a modality without a file
+    MISSING = "missing"  # a modality without a file: --allow-missing, if others have one
     UNREADABLE = "unreadable"
     DUPLICATE = "duplicate"  # two files for the same thing
     SHAPE = "shape"  # of modalities or segmentation differs

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nnunetv2_cfnet.brats.editions import AUTO, EDITIONS, Edition, decide_edition, editions_of, refuse_other_tumours
+from nnunetv2_cfnet.brats.editions import (
+    AUTO,
+    CHANNELS,
+    EDITIONS,
+    Edition,
+    decide_edition,
+    editions_of,
+    refuse_other_tumours,
+)
 from nnunetv2_cfnet.brats.labels import parse_labels
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.volumes import Geometry, is_broken_link, read_geometry, shared_geometry, unreadable
@@ -46,13 +54,23 @@ class SourceCase:
     def is_training(self) -> bool:
         return bool(self.files.get(SEGMENTATION))
 
+    @property
+    def lacking(self) -> list[str]:
+        """Channels without a file."""
+        return [channel for channel in CHANNELS if not self.files.get(channel)]
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Tell whether it lacks some channels, and has others."""
+        return 0 < len(self.lacking) < len(CHANNELS)
+
     def read_geometry(self) -> Geometry:
         """What most of its files have; only headers are read.
 
         Raises:
             OSError: one of them can't be read.
         """
-        return shared_geometry([read_geometry(paths[0]) for paths in self.files.values()])
+        return shared_geometry([read_geometry(paths[0]) for paths in self.files.values() if paths])
 
 
 @dataclass

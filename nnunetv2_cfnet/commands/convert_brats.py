@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--symlink", "link images that need no rewriting instead of copying them"),
         ("--overwrite", "replace a dataset folder that exists"),
         ("--dry-run", "check and report; write nothing"),
+        ("--allow-missing", "write zero images for sequences that a case lacks, to train with modality dropout"),
         ("--skip-bad", "convert the other cases where some are bad"),
         ("--fix-headers", "where voxels align and headers do not, write the header that most files of the case have"),
     ):
@@ -51,5 +52,6 @@ def run(options: argparse.Namespace) -> int:
         skip_bad=options.skip_bad,
         fix_headers=options.fix_headers,
         labels=options.labels,
+        allow_missing=options.allow_missing,
     )
     return 0

@@ -150,7 +150,7 @@ def read_segmentation(file: Path, reader: "type[BaseReaderWriter]") -> Segmentat
         raise UserError(f"{file} has {len(array)} channels, and a segmentation has one. Save it with one.")
     if not all(0 < spacing < math.inf for spacing in spacing_mm):
         raise UserError(f"{file} has the spacing {spacing_mm}, which is not positive. Mend its header.")
-    return Segmentation(array[0], spacing_mm, _geometry(properties))
+    return Segmentation(array[0], spacing_mm, geometry_in(properties))
 
 
 def read_images(files: Sequence[Path], reader: "type[BaseReaderWriter]") -> Images:
@@ -180,8 +180,8 @@ def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -
     ]
 
 
-def _geometry(properties: Mapping[str, Any]) -> Geometry:
-    """Where a segmentation lies, as far as its reader knows; the size is left to the array."""
+def geometry_in(properties: Mapping[str, Any]) -> Geometry:
+    """Where an image lies, as far as its reader of nnU-Net's knows; the size is left to the array."""
     if "sitk_stuff" in properties:
         stuff = properties["sitk_stuff"]
         return Geometry((), stuff["spacing"], stuff["origin"], stuff["direction"])

@@ -146,6 +146,19 @@ def cfnet_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CF
     return CFNetPlans(translated, notes)
 
 
+def masked_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CFNetPlans:
+    """cfnet_plans with mask_missing_groups wherever they name CFNet: for training with missing sequences.
+
+    Args and Raises: see cfnet_plans.
+    """
+    ours = cfnet_plans(plans, dataset_json, configuration)
+    for content in ours.plans["configurations"].values():
+        architecture = content.get("architecture", {})
+        if architecture.get("network_class_name") == CFNET:
+            architecture["arch_kwargs"]["mask_missing_groups"] = True
+    return ours
+
+
 def published_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -> CFNetPlans:
     """Put the published network into one 2D configuration, whatever network is planned there.
 

@@ -2,20 +2,25 @@
 
 The network is named, with every argument, by the plans that nnUNetTrainerCFNet hands to nnU-Net, so that it overrides
 nothing of the training itself, and stock nnUNetTrainer predicts from the model folder too. nnUNetTrainerCFNetPublished
-trains the published network with the published recipe.
+trains the published network with the published recipe. nnUNetTrainerCFNetModalityDropout trains CFNet for cases that
+lack sequences, nnUNetTrainerModalityDropout the plan's own network.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunetv2_cfnet.architecture.published_weights import load_imagenet_weights
-from nnunetv2_cfnet.planning.plans import CFNetPlans, cfnet_plans, published_plans
+from nnunetv2_cfnet.planning.modality_groups import channel_names_of
+from nnunetv2_cfnet.planning.plans import CFNetPlans, cfnet_plans, masked_plans, published_plans
 from nnunetv2_cfnet.planning.trained_plans import keep_trained_plans
+from nnunetv2_cfnet.training.modality_dropout import ModalityDropout
 
 # nnU-Net's own list (nnunetv2/training/nnUNetTrainer/variants/training_length/nnUNetTrainer_Xepochs.py)
 EPOCH_VARIANTS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)
@@ -114,6 +119,55 @@ class nnUNetTrainerCFNetDemo(nnUNetTrainerCFNetDemoBaseline, nnUNetTrainerCFNet)
     """nnUNetTrainerCFNet for a few minutes, on the phantom of `nnunetv2_cfnet demo`; of no use for real data."""
 
 
+class nnUNetTrainerModalityDropout(nnUNetTrainer):
+    """nnUNetTrainer with modality dropout: trains the plan's own network for cases that lack any of their sequences.
+
+    In training, each sample keeps a random subset of the sequences that it has (modality_dropout.py). Validation sees
+    what is there.
+
+    Raises:
+        ValueError: a dataset of one channel. Nothing is written then.
+    """
+
+    #: epochs of the variants; None leaves nnU-Net's default
+    epochs: int | None = None
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+    ) -> None:
+        names = channel_names_of(dataset_json)
+        if len(names) < 2:
+            raise ValueError(
+                f"{plans['dataset_name']} has one channel, {names[0]!r}: there is no other to do without. Train "
+                "nnUNetTrainerCFNet or nnUNetTrainer, or a dataset of several channels."
+            )
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.epochs is not None:
+            self.num_epochs = self.epochs
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
+        """nnU-Net's augmentation, then dropout; no static method here, since the channels are to be known."""
+        augmentation = super().get_training_transforms(*args, **kwargs)
+        return ModalityDropout(augmentation, num_channels=len(channel_names_of(self.dataset_json)))
+
+
+class nnUNetTrainerCFNetModalityDropout(nnUNetTrainerModalityDropout, nnUNetTrainerCFNet):
+    """nnUNetTrainerCFNet with modality dropout: trains CFNet for cases that lack any of their sequences.
+
+    A modality group without any sequence adds nothing (mask_missing_groups, whatever the plans say of it).
+
+    Raises:
+        ValueError: a dataset of one channel, or what nnUNetTrainerCFNet refuses. Nothing is written then.
+    """
+
+    translate = staticmethod(masked_plans)
+
+
 class nnUNetTrainerCFNetPublished(nnUNetTrainerCFNet):
     """Trains the published 2D network in nnU-Net's configuration 2d, with the published recipe.
 
@@ -198,7 +252,13 @@ class ExponentialLRByEpoch(torch.optim.lr_scheduler.ExponentialLR):
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # what get_last_lr returns
 
 
-for _trainer in (nnUNetTrainerCFNet, nnUNetTrainerCFNetPublished, nnUNetTrainerCFNetPublishedImageNet):
+for _trainer in (
+    nnUNetTrainerCFNet,
+    nnUNetTrainerCFNetModalityDropout,
+    nnUNetTrainerModalityDropout,
+    nnUNetTrainerCFNetPublished,
+    nnUNetTrainerCFNetPublishedImageNet,
+):
     for _epochs in EPOCH_VARIANTS:
         _name = f"{_trainer.__name__}_{_epochs}epoch{'s' if _epochs > 1 else ''}"
         _doc = f"{_trainer.__name__} for {_epochs} epoch(s)."

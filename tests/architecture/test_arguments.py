@@ -66,6 +66,7 @@ def test_default_dilations_fit_the_map_of_the_bottleneck_where_the_patch_is_know
         ({"fusion_heads": [1, 1, 3, 1]}, r"fusion_heads=\[1, 1, 3, 1\]: 3 does not divide the 16 encoder features"),
         ({"fusion_heads": [1, 0, 1, 1]}, "fusion_heads=.* has entries that are not positive whole numbers"),
         ({"context": "false"}, "context='false' is neither true nor false"),
+        ({"mask_missing_groups": 1}, "mask_missing_groups=1 is neither true nor false"),
         ({"n_stages": "4"}, "n_stages='4'"),
         ({"fusion_heads": []}, r"fusion_heads=\[\] has 0 entries"),
         ({"context_dilations": [[1, 1]]}, r"context_dilations=\[\[1, 1\]\] does not have a value an axis of Conv3d"),

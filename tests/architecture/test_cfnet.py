@@ -28,6 +28,7 @@ SWITCHES = [
     {"context": False},
     {"communication": False},
     {"recompute": False},
+    {"mask_missing_groups": True},
     {"fusion": "concatenation", "context": False, "communication": False, "recompute": False},
     {"modality_groups": [[0, 1, 2], [3]]},
     {"norm_op": nn.BatchNorm3d, "norm_op_kwargs": {}},
@@ -214,8 +215,9 @@ def test_feature_map_size_tracks_what_is_stored(plan_arguments, switches, dim, n
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(("dim", "size"), [(3, (32, 48, 32)), (2, (96, 64))])
 def test_estimate_tracks_what_every_fusion_stores(plan_arguments, dim, size, residual):
-    for fusion, communication, recompute in product(FUSIONS, (True, False), (True, False)):
-        switches = {"fusion": fusion, "communication": communication, "recompute": recompute}
+    names = ("fusion", "communication", "recompute", "mask_missing_groups")
+    for values in product(FUSIONS, *[(True, False)] * 3):
+        switches = dict(zip(names, values, strict=True))
         assert 1 / 1.15 < stored_over_estimated(plan_arguments(dim, 5, residual) | switches, size) < 1.15, switches
 
 

@@ -50,7 +50,7 @@ FIRST = f"{CASE}/{CASE}_t1.nii.gz"
 SEG = f"{CASE}/{CASE}_seg.nii.gz"
 PLANTED = {
     Kind.MISSING: f"T1ce: no file of that modality (such as {CASE}_t1ce.nii.gz, as {CASE}_flair.nii.gz lies in "
-    f"{CASE}). Fetch it from the release.",
+    f"{CASE}). Fetch it from the release; --allow-missing writes a zero image for it.",
     Kind.UNREADABLE: f"{FILE} can't be read (Compressed file ended before the end-of-stream marker was reached). "
     "Fetch it anew.",
     Kind.DUPLICATE: f"{FILE.removesuffix('.gz')} and {FILE} are the same thing twice. Keep one of them.",

@@ -273,8 +273,8 @@ def test_real_mri_in_brats_names_is_converted_and_its_turned_header_repaired(raw
 def test_all_findings_are_in_one_table_and_bad_cases_stop_it(raw, write_release, capsys):
     release = write_release(num_cases=4, defects=(Kind.MISSING, Kind.OUTSIDE, Kind.HEADER, Kind.UNCLAIMED))
     assert refusal(release) == (
-        "2 of 4 cases have errors, listed above. Mend the files, or repair headers with --fix-headers, or leave them "
-        "out with --skip-bad."
+        "2 of 4 cases have errors, listed above. Mend the files, or take zero images for sequences that are missing "
+        "with --allow-missing, or repair headers with --fix-headers, or leave them out with --skip-bad."
     )
     table = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[2:]]
     rows = [
@@ -294,6 +294,44 @@ def test_all_findings_are_in_one_table_and_bad_cases_stop_it(raw, write_release,
     assert [line[:3] for line in lines] == rows
     assert "BraTS2021_00000: " not in lines[1][3]
     assert lines[1][3].startswith("T1ce: no file of that modality")
+
+
+@pytest.mark.parametrize("symlink", [False, True])
+def test_a_missing_sequence_becomes_a_zero_image_where_allowed(raw, write_release, capsys, symlink):
+    release = write_release(num_cases=3, defects=(Kind.MISSING,))
+    for path in release.rglob("BraTS2021_00001_*"):
+        if path.name.endswith(("_t1.nii.gz", "_t2.nii.gz")):
+            path.unlink()
+    counted = "2 of 3 cases lack a sequence, zero images stand for it: T1 1, T1ce 1, T2 1."
+    convert_brats(release, 7, allow_missing=True, dry_run=True)
+    assert counted in capsys.readouterr().out
+    convert_brats(release, 7, allow_missing=True, symlink=symlink)
+    output = capsys.readouterr().out
+    assert counted in output
+    assert "BraTS2021_00000  repaired  missing  T1ce: no file of that modality" in output
+    assert "-tr nnUNetTrainerCFNetModalityDropout" in output
+    images = raw / "Dataset007_BraTS2021" / "imagesTr"
+    assert len(list(images.iterdir())) == 12
+    for case, channels in {"BraTS2021_00000": (1,), "BraTS2021_00001": (0, 2), "BraTS2021_00002": ()}.items():
+        for channel in range(4):
+            image = images / f"{case}_{channel:04d}.nii.gz"
+            assert read(image).any() == (channel not in channels)
+            assert geometry(image) == geometry(images / f"{case}_0003.nii.gz")
+
+
+def test_a_case_without_any_sequence_is_refused_all_the_same(raw, write_release):
+    release = write_release(num_cases=2)
+    for path in release.rglob("BraTS2021_00000_*"):
+        if not path.name.endswith("_seg.nii.gz"):
+            path.unlink()
+    for allow_missing in (False, True):
+        problem = refusal(release, allow_missing=allow_missing)
+        assert problem == ("1 of 2 cases have errors, listed above. Mend the files, or leave them out with --skip-bad.")
+
+
+def test_a_4d_file_with_too_few_volumes_is_refused_all_the_same(raw, write_release):
+    release = write_release("msd", num_cases=2, defects=(Kind.MISSING,))
+    assert refusal(release, allow_missing=True).startswith("1 of 3 cases have errors")
 
 
 def test_skip_bad_leaves_out_cases_with_errors_and_keeps_those_with_warnings(raw, write_release, capsys):

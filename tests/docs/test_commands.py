@@ -28,6 +28,7 @@ FROM_DOWNLOAD_TO_SUBMISSION = [
     *("predict", "export", "share", "receive"),
 ]
 OWN_DATA = ["own_data", "plan_cfnet", "train_cfnet_plans", "fine_tune"]
+MISSING_SEQUENCES = ["missing", "train_missing", "fill_missing"]
 PUBLISHED = ["train_published", "import_published", "fine_tune_published"]
 
 
@@ -42,7 +43,9 @@ def commands() -> dict[str, str]:
 
 def test_every_command_has_a_test():
     names = [name for page in PAGES for name, _ in marked_blocks(page)]
-    assert sorted(names) == sorted([*ELSEWHERE, *FROM_DOWNLOAD_TO_SUBMISSION, *OWN_DATA, *PUBLISHED])
+    assert sorted(names) == sorted(
+        [*ELSEWHERE, *FROM_DOWNLOAD_TO_SUBMISSION, *OWN_DATA, *MISSING_SEQUENCES, *PUBLISHED]
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -170,6 +173,22 @@ def test_own_data_plans_for_cfnet_and_fine_tuning(commands, new_workspace):
 
 
 @pytest.mark.slow
+def test_missing_sequences(commands, make_workspace):
+    workspace = make_workspace()
+    run = partial(workspace.run, "bash", "-euo", "pipefail", "-c")
+    incomplete = workspace.root / "incomplete"
+    shutil.copytree(workspace.raw / workspace.dataset / "imagesTs", incomplete)
+    first, _ = sorted(incomplete.glob("*_0001.nii.gz"))
+    first.unlink()
+    assert "1 of 2 cases lack a sequence: T1ce 1." in run(as_test(commands["missing"]), nnUNet_n_proc_DA="0").stdout
+    assert len(list((workspace.root / "segmented").glob("*.nii.gz"))) == 2
+    _, train_baseline = as_test(commands["train_missing"]).splitlines()  # the first is the README's
+    run(train_baseline, nnUNet_n_proc_DA="0")
+    run(as_test(commands["fill_missing"]))
+    assert len(list((workspace.root / "predicted_filled").glob("*.nii.gz"))) == 2
+
+
+@pytest.mark.slow
 def test_published_network(commands, make_workspace, release_state_dict):
     """The phantom has three regions, the release four classes: fine-tuned, the head's last conv starts anew."""
     workspace = make_workspace()
@@ -187,7 +206,7 @@ def test_published_network(commands, make_workspace, release_state_dict):
 
 def as_test(block: str, dataset: str = "Dataset001_Phantom") -> str:
     """The pages' commands with short trainers, on the CPU and on a dataset of the test."""
-    block = re.sub(r"\b(nnUNetTrainer(CFNet(Published)?)?)(?=\b|__)", r"\1Tiny", block)
+    block = re.sub(r"\b(nnUNetTrainer(CFNet)?(Published|ModalityDropout)?)(?=\b|__)", r"\1Tiny", block)
     block = re.sub(r"\b(nnUNetv2_(train|predict|predict_from_modelfolder))\b", r"\1 -device cpu", block)
     block = re.sub(r"\b(nnunetv2_cfnet (evaluate|evaluate_subsets|compare|benchmark))\b", r"\1 -np 1", block)
     return block.replace("Dataset001_BraTS2020", dataset)

@@ -8,13 +8,23 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.training_length import nnUNetTrainer_Xepochs
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_cfnet.architecture.cfnet import CFNet
+from nnunetv2_cfnet.planning.plans import cfnet_plans
 from nnunetv2_cfnet.training import trainers
-from nnunetv2_cfnet.training.trainers import nnUNetTrainerCFNet
+from nnunetv2_cfnet.training.modality_dropout import ModalityDropout
+from nnunetv2_cfnet.training.trainers import (
+    nnUNetTrainerCFNet,
+    nnUNetTrainerCFNetModalityDropout,
+    nnUNetTrainerModalityDropout,
+)
+
+DROPOUT_TRAINERS = (nnUNetTrainerModalityDropout, nnUNetTrainerCFNetModalityDropout)
 
 
 @pytest.fixture
@@ -22,7 +32,10 @@ def plans(make_plans):
     return make_plans()
 
 
-@pytest.mark.parametrize("trainer", ["CFNet", "CFNetPublished", "CFNetPublishedImageNet"])
+@pytest.mark.parametrize(
+    "trainer",
+    ["CFNet", "CFNetModalityDropout", "ModalityDropout", "CFNetPublished", "CFNetPublishedImageNet"],
+)
 def test_epoch_variants_are_nnunets_own_list(trainer):
     theirs = {name.partition("_")[2] for name in vars(nnUNetTrainer_Xepochs) if name.startswith("nnUNetTrainer_")}
     ours = {name.partition("_")[2] for name in vars(trainers) if name.startswith(f"nnUNetTrainer{trainer}_")}
@@ -64,6 +77,58 @@ def test_any_number_of_channels_and_every_configuration(plans, dataset_json, res
     assert isinstance(network, CFNet)
     size = trainer.configuration_manager.patch_size
     assert network(torch.zeros(1, inputs, *size))[0].shape == (1, 4, *size)
+
+
+@pytest.mark.parametrize("dropout", DROPOUT_TRAINERS)
+@pytest.mark.parametrize("suffix", ["", "_1epoch"])
+def test_trainers_with_dropout_are_found_and_pickled(plans, dataset_json, results, dropout, suffix):
+    trainer_class = recursive_find_trainer_class_by_name(f"{dropout.__name__}{suffix}")
+    assert issubclass(trainer_class, dropout)
+    assert pickle.loads(pickle.dumps(trainer_class)) is trainer_class
+    assert trainer_class(plans, "2d", 0, dataset_json, torch.device("cpu")).num_epochs == (1 if suffix else 1000)
+
+
+def network_of(trainer: nnUNetTrainer) -> torch.nn.Module:
+    inputs = len(trainer.dataset_json["channel_names"]) + (3 if trainer.is_cascaded else 0)
+    return trainer.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, inputs, 4)
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"])
+def test_dropout_trains_a_masked_cfnet_or_the_plans_own_network(plans, dataset_json, results, configuration):
+    cpu = torch.device("cpu")
+    assert not network_of(nnUNetTrainerCFNet(plans, configuration, 0, dataset_json, cpu)).mask_missing_groups
+    trainer = nnUNetTrainerCFNetModalityDropout(plans, configuration, 0, dataset_json, cpu)
+    assert network_of(trainer).mask_missing_groups
+    spelled_out = cfnet_plans(plans, dataset_json, configuration).plans  # where the mask is off
+    trainer = nnUNetTrainerCFNetModalityDropout(spelled_out, configuration, 0, dataset_json, cpu)
+    assert network_of(trainer).mask_missing_groups
+    assert isinstance(
+        network_of(nnUNetTrainerModalityDropout(plans, configuration, 0, dataset_json, cpu)), PlainConvUNet
+    )
+
+
+def augmentations(trainer: nnUNetTrainer) -> tuple[BasicTransform, BasicTransform]:
+    """What get_dataloaders makes, without data."""
+    patch_size, scales = trainer.configuration_manager.patch_size, trainer._get_deep_supervision_scales()
+    rotation, dummy_2d, _, mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    training = trainer.get_training_transforms(patch_size, rotation, scales, mirror_axes, dummy_2d)
+    return training, trainer.get_validation_transforms(scales)
+
+
+@pytest.mark.parametrize("dropout", DROPOUT_TRAINERS)
+def test_dropout_is_the_last_of_the_training_augmentation_alone(plans, dataset_json, results, dropout):
+    training, validation = augmentations(dropout(plans, "2d", 0, dataset_json, torch.device("cpu")))
+    assert isinstance(training, ModalityDropout)
+    assert training.num_channels == 4
+    assert "ModalityDropout" not in repr(validation)
+
+
+@pytest.mark.parametrize("dropout", DROPOUT_TRAINERS)
+def test_dropout_of_a_single_channel_is_refused_before_anything_is_written(plans, dataset_json, results, dropout):
+    dataset_json["channel_names"] = {"0": "CT"}
+    with pytest.raises(ValueError, match=r"Dataset001_Phantom has one channel, 'CT'.* Train nnUNetTrainerCFNet or"):
+        dropout(plans, "2d", 0, dataset_json, torch.device("cpu"))
+    assert list(results.iterdir()) == []
 
 
 def test_an_unusable_plan_is_refused_before_anything_is_written(plans, dataset_json, results):

@@ -7,12 +7,12 @@ the class of the installed package, which stays importable (and so picklable) an
 
 from typing import Any
 
-PREFIX = "nnUNetTrainerCFNet"
+PREFIXES = ("nnUNetTrainerCFNet", "nnUNetTrainerModalityDropout")
 
 
 def __getattr__(name: str) -> Any:
     """Return our trainer of that name; AttributeError for every other name, so that nnU-Net's search goes on."""
-    if name.startswith(PREFIX):
+    if name.startswith(PREFIXES):
         try:
             from nnunetv2_cfnet.training import trainers
         except ModuleNotFoundError as error:

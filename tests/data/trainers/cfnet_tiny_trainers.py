@@ -11,8 +11,10 @@ from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainer
 
 from nnunetv2_cfnet.training.trainers import (
     nnUNetTrainerCFNet,
+    nnUNetTrainerCFNetModalityDropout,
     nnUNetTrainerCFNetPublished,
     nnUNetTrainerCFNetPublishedImageNet,
+    nnUNetTrainerModalityDropout,
 )
 
 # In nnU-Net's commands alone, which have a process of their own. They take a thread for each core, though pytest's
@@ -33,6 +35,14 @@ class _Tiny:
 
 
 class nnUNetTrainerCFNetTiny(_Tiny, nnUNetTrainerCFNet):
+    pass
+
+
+class nnUNetTrainerCFNetModalityDropoutTiny(_Tiny, nnUNetTrainerCFNetModalityDropout):
+    pass
+
+
+class nnUNetTrainerModalityDropoutTiny(_Tiny, nnUNetTrainerModalityDropout):
     pass
 
 

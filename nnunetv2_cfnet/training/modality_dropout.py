@@ -1,0 +1,46 @@
+"""Modality dropout: in training, each sample keeps a random subset of the sequences that it has."""
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+
+
+class ModalityDropout(BasicTransform):
+    """An augmentation, after which all channels but a random subset of those that the sample has are zero.
+
+    The subset is uniform over the non-empty subsets of the channels that are not all zero in the sample, as RFNet,
+    mmFormer and others draw it. A channel that the sample lacks stays without values: what is there is seen before
+    the augmentation, whose noise fills zeros. A sample with nothing, a patch of background, stays as it is augmented.
+
+    Drawn by NumPy, which batchgenerators seeds anew in each of its worker processes. Forked workers share the state of
+    torch's generator, as far as nnU-Net's own augmentations go, and would all draw the same subsets from it.
+
+    Args:
+        augmentation: a transform, such as nnU-Net's whole augmentation.
+        num_channels: of the dataset. Further channels, those of a cascade's previous stage, are left alone.
+
+    Shape:
+        image (C, *S) -> (C', *S'), C and C' at least num_channels.
+    """
+
+    def __init__(self, augmentation: BasicTransform, num_channels: int) -> None:
+        super().__init__()
+        self.augmentation = augmentation
+        self.num_channels = num_channels
+
+    def apply(self, data_dict: dict, **params: object) -> dict:
+        """Look, augment, drop."""
+        present = data_dict["image"][: self.num_channels].flatten(1).any(dim=1)
+        augmented = self.augmentation(**data_dict)
+        if present.any():
+            augmented["image"][: self.num_channels][~draw_subset(present)] = 0
+        return augmented
+
+
+def draw_subset(present: torch.Tensor) -> torch.Tensor:
+    """One of the non-empty subsets of what is present, each as likely: (C,) -> (C,), of booleans."""
+    num_present = int(present.sum())
+    number = np.random.randint(1, 2**num_present)  # bit i: whether the i-th of those present is kept
+    subset = present.clone()
+    subset[present] = torch.tensor([bool(number >> bit & 1) for bit in range(num_present)])
+    return subset
