@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.lock import locked
+from nnunetv2_cfnet.files.lock import clear_what_was_left, locked
 from nnunetv2_cfnet.files.paths import resolved
 
 
@@ -59,6 +59,7 @@ def check_new_folder(folder: Path, flag: str = "-o") -> None:
     if target == Path.cwd():
         raise UserError(f"{folder} is the folder that this runs in, which can't be replaced: give {flag} a new one.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        clear_what_was_left(target)  # by a run that was killed when it had made the folder, and is refused here
         raise UserError(f"{folder} exists and is no empty folder: choose another one for {flag}, or remove it.")
     if target.is_mount():
         raise UserError(f"{folder} is where a disk is mounted, and can't be replaced: give {flag} a new folder in it.")
