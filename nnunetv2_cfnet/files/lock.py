@@ -24,14 +24,15 @@ def locked(target: Path) -> Iterator[Path]:
     Lock and folder are hidden beside the target, and gone at the end. What a killed run left in the folder is removed.
 
     Args:
-        target: a file or a folder, there or not; missing parents are made, and removed if they stay empty.
+        target: a file or a folder, there or not, or a link, which is not followed; missing parents are made, and removed
+            if they stay empty.
 
     Raises:
         UserError: another process is at it.
     """
     from filelock import FileLock, Timeout  # here: doctor, which imports this module, reports where it is missing
 
-    target = resolved(target)
+    target = resolved(target.parent) / target.name
     missing_parents = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     lock_file, work = _hidden(target)

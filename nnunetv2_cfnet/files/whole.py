@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
@@ -18,16 +18,20 @@ def whole_file(file: Path, made_in: Path | None = None) -> Iterator[Path]:
 
     Args:
         file: its folder must exist.
-        made_in: folder of the name, on the same file system, such as a lock's, which is cleared of what a killed run
-            left; that of the file if not given.
+        made_in: folder of the name, on the same file system: a lock's, which is cleared of what a killed run left. If it
+            is not given, the file itself is locked.
+
+    Raises:
+        UserError: without made_in, another process is writing the file.
     """
-    unfinished = (made_in or file.parent) / f".{os.getpid()}.{file.name}"
-    unfinished.unlink(missing_ok=True)
-    try:
-        yield unfinished
-        unfinished.replace(file)
-    finally:
+    with nullcontext(made_in) if made_in else locked(file) as folder:
+        unfinished = folder / f".{os.getpid()}.{file.name}"
         unfinished.unlink(missing_ok=True)
+        try:
+            yield unfinished
+            unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
