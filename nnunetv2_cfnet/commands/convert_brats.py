@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_processes(parser)
     for flag, purpose in (
         ("--symlink", "link images that need no rewriting instead of copying them"),
-        ("--overwrite", "replace a dataset folder that exists"),
+        ("--overwrite", "replace a dataset folder that exists, once the new one is complete"),
         ("--dry-run", "check and report; write nothing"),
         ("--skip-bad", "convert the other cases where some are bad"),
         ("--fix-headers", "where voxels align and headers do not, write the header that most files of the case have"),

@@ -24,8 +24,8 @@ def locked(target: Path) -> Iterator[Path]:
     Lock and folder are hidden beside the target, and gone at the end. What a killed run left in the folder is removed.
 
     Args:
-        target: a file or a folder, there or not, or a link, which is not followed; missing parents are made, and removed
-            if they stay empty.
+        target: a file or a folder, there or not; a link is not followed. Missing parents are made, and removed if they
+            stay empty.
 
     Raises:
         UserError: another process is at it.

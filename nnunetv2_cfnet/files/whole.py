@@ -18,8 +18,8 @@ def whole_file(file: Path, made_in: Path | None = None) -> Iterator[Path]:
 
     Args:
         file: its folder must exist.
-        made_in: folder of the name, on the same file system: a lock's, which is cleared of what a killed run left. If it
-            is not given, the file itself is locked.
+        made_in: folder of the name, on the same file system: a lock's, which is cleared of what a killed run left. The
+            file itself is locked if it is not given.
 
     Raises:
         UserError: without made_in, another process is writing the file.
