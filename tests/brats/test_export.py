@@ -334,6 +334,8 @@ def in_dataset_json(key: str, values: Iterable, message: str, others: dict = BY_
                 {"background": 0, "lesion": 1},
                 {"background": 0, "edema": 1, "core": 2, "enhancing tumor": 3},
                 {"background": 0},
+                {"edema": 1, "necrosis": 2.5, "enhancing tumor": 3},
+                {"edema": 1, "necrosis": 2, "enhancing tumor": float("inf")},
                 ["edema"],
                 None,
             ],
