@@ -9,6 +9,7 @@ checked against it, and predictions must lie where it lies: in any axis order, o
 """
 
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
@@ -43,6 +44,8 @@ from nnunetv2_cfnet.files.volumes import (
 )
 from nnunetv2_cfnet.files.whole import check_new_folder, check_space, whole_file, whole_folder
 
+REMEDY = "choose another -o, or remove it."  # for an archive that is in the way
+
 
 def export_brats(
     predictions: Path,
@@ -63,7 +66,7 @@ def export_brats(
             another axis order are turned to its own.
         et_threshold: cases with fewer voxels of enhancing tumour get them as NCR/NET; "auto" chooses it with `cv`.
         cv: model folder with cross-validation predictions.
-        zip_archive: also write OUT.zip.
+        zip_archive: also write OUT.zip; one that holds the same is replaced.
 
     Raises:
         UserError: something is wrong with the input; nothing is written then.
@@ -71,8 +74,6 @@ def export_brats(
     out = resolved(out)
     archive = out.with_name(f"{out.name}.zip")
     check_new_folder(out)
-    if zip_archive and archive.exists():
-        raise UserError(f"{archive} exists already: choose another -o, or remove it.")
     _check_threshold(et_threshold, cv)
     if not predictions.is_dir():
         raise UserError(f"{predictions} is no folder: give the one that nnUNetv2_predict wrote.")
@@ -80,6 +81,7 @@ def export_brats(
     dataset_json = read_dataset_json(json_file, "Copy it there from the model folder.")
     order = read_label_order(dataset_json, json_file)
     files = _prediction_files(predictions, dataset_json)
+    archived = _archived(archive, files) if zip_archive else {}
     check_space(out, sum(file.stat().st_size for file in files.values()) * (2 if zip_archive else 1))
     target = _decide_edition(edition, dataset_json, files, predictions)
     geometries = _source_geometries(like, target, files) if like else {}
@@ -92,11 +94,14 @@ def export_brats(
 
     num_changed = 0
     with whole_folder(out) as folder:
-        for name, file in tqdm(files.items(), desc="Writing", unit="case"):
-            segmentation, geometry, _ = _load(file, order, geometries.get(name))
+        for name, prediction in tqdm(files.items(), desc="Writing", unit="case"):
+            segmentation, geometry, _ = _load(prediction, order, geometries.get(name))
             num_changed += relabel_small_enhancing(segmentation, threshold)
             image = SimpleITK.GetImageFromArray(target.from_nnunet(segmentation))
-            write_volume(image, geometry, folder / f"{name}.nii.gz")
+            file = folder / f"{name}.nii.gz"
+            write_volume(image, geometry, file)
+            if archived and archived[file.name] != zlib.crc32(file.read_bytes()):
+                raise UserError(f"{archive} exists already, with another {file.name}: {REMEDY}")
         if zip_archive:
             with whole_file(archive, made_in=folder.parent) as unfinished:
                 _write_zip(folder, unfinished)
@@ -239,6 +244,29 @@ def _placed(file: Path, image: SimpleITK.Image, source: Geometry) -> tuple[Simpl
     else:
         difference = f"lies elsewhere than its source, in any axis order: {own.differences(source)}"
     raise UserError(f"{file} {difference}. Predict the source's images.")
+
+
+def _archived(archive: Path, names: Collection[str]) -> dict[str, int]:
+    """The check sum of each file in an archive that is there, which may be replaced by one that holds the same.
+
+    Such a one is left by a run that was killed when its archive had got its name, and its folder had not.
+
+    Args:
+        names: what it has to hold.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not archive.exists():
+        return {}
+    try:
+        with zipfile.ZipFile(archive) as zip_file:
+            check_sums = {entry.filename: entry.CRC for entry in zip_file.infolist()}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        check_sums = {}
+    if check_sums.keys() != {f"{name}.nii.gz" for name in names}:
+        raise UserError(f"{archive} exists already: {REMEDY}")
+    return check_sums
 
 
 def _write_zip(folder: Path, archive: Path) -> None:

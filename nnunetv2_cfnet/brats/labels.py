@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import index
 from pathlib import Path
 
 from nnunetv2_cfnet.brats.editions import TISSUES, Edition
@@ -127,7 +128,7 @@ def _plain(name: str) -> str:
 def _values_of_names(labels: dict) -> dict[str, list[int]]:
     """The values of each label or region but background and nnU-Net's label for voxels to ignore."""
     values = {name: value if isinstance(value, list) else [value] for name, value in labels.items()}
-    return {name: list(map(int, value)) for name, value in values.items() if name not in ("background", "ignore")}
+    return {name: list(map(index, value)) for name, value in values.items() if name not in ("background", "ignore")}
 
 
 def _check_class_order(named: Mapping[str, Sequence[int]], dataset_json: dict, file: Path) -> None:

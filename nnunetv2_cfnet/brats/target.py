@@ -75,6 +75,11 @@ class Target:
             if self.unfinished.exists():  # not when it has become the dataset
                 print(f"{self.unfinished} is kept: the same command goes on there.", file=sys.stderr)
             raise
+        except UserError as error:
+            raise UserError(
+                f"{error} What was checked is kept in {self.unfinished}: a case is not checked again while its files, "
+                "edition and labels stay the same."
+            ) from error
         except OSError as error:
             raise UserError(
                 f"{error}. {self.unfinished} is kept: the same command goes on there. It needs about "

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_processes(parser)
     for flag, purpose in (
         ("--symlink", "link images that need no rewriting instead of copying them"),
-        ("--overwrite", "replace a dataset folder that exists"),
+        ("--overwrite", "replace a dataset folder that exists, once the new one is complete"),
         ("--dry-run", "check and report; write nothing"),
         ("--allow-missing", "write zero images for sequences that a case lacks, to train with modality dropout"),
         ("--skip-bad", "convert the other cases where some are bad"),

@@ -24,17 +24,18 @@ def locked(target: Path) -> Iterator[Path]:
     Lock and folder are hidden beside the target, and gone at the end. What a killed run left in the folder is removed.
 
     Args:
-        target: a file or a folder, there or not; missing parents are made, and removed if they stay empty.
+        target: a file or a folder, there or not; a link is not followed. Missing parents are made, and removed if they
+            stay empty.
 
     Raises:
         UserError: another process is at it.
     """
     from filelock import FileLock, Timeout  # here: doctor, which imports this module, reports where it is missing
 
-    target = resolved(target)
+    target = resolved(target.parent) / target.name
     missing_parents = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock_file, work = (target.with_name(f".{target.name}.{what}") for what in ("lock", "work"))
+    lock_file, work = _hidden(target)
     holder, unfinished = work / "holder", work / "unfinished"
     lock = FileLock(lock_file)
     try:
@@ -59,6 +60,18 @@ def locked(target: Path) -> Iterator[Path]:
         for parent in missing_parents:
             with suppress(OSError):
                 parent.rmdir()
+
+
+def clear_what_was_left(target: Path) -> None:
+    """Remove lock and folder of a run that was killed when its target was there, unless another run is at it."""
+    if any(path.exists() for path in _hidden(target)):
+        with suppress(UserError, OSError), locked(target):
+            pass
+
+
+def _hidden(target: Path) -> tuple[Path, Path]:
+    """The lock, and the folder with what is unfinished."""
+    return target.with_name(f".{target.name}.lock"), target.with_name(f".{target.name}.work")
 
 
 def _read(holder: Path) -> str:

@@ -204,8 +204,9 @@ def write_image(image: SimpleITK.Image, path: Path) -> None:
     Raises:
         OSError: it can't be written.
     """
+    name = name_for_itk(path)
     try:
-        SimpleITK.WriteImage(image, name_for_itk(path), True)
+        SimpleITK.WriteImage(image, name, True)
         count_non_finite(path)
     except BROKEN as error:
         raise OSError(f"{path} can't be written (a full disk?): {reason(error)}") from error

@@ -4,11 +4,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.files.lock import locked
+from nnunetv2_cfnet.files.lock import clear_what_was_left, locked
 from nnunetv2_cfnet.files.paths import resolved
 
 
@@ -18,16 +18,20 @@ def whole_file(file: Path, made_in: Path | None = None) -> Iterator[Path]:
 
     Args:
         file: its folder must exist.
-        made_in: folder of the name, on the same file system, such as a lock's, which is cleared of what a killed run
-            left; that of the file if not given.
+        made_in: folder of the name, on the same file system: a lock's, which is cleared of what a killed run left. The
+            file itself is locked if it is not given.
+
+    Raises:
+        UserError: without made_in, another process is writing the file.
     """
-    unfinished = (made_in or file.parent) / f".{os.getpid()}.{file.name}"
-    unfinished.unlink(missing_ok=True)
-    try:
-        yield unfinished
-        unfinished.replace(file)
-    finally:
+    with nullcontext(made_in) if made_in else locked(file) as folder:
+        unfinished = folder / f".{os.getpid()}.{file.name}"
         unfinished.unlink(missing_ok=True)
+        try:
+            yield unfinished
+            unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -59,6 +63,7 @@ def check_new_folder(folder: Path, flag: str = "-o") -> None:
     if target == Path.cwd():
         raise UserError(f"{folder} is the folder that this runs in, which can't be replaced: give {flag} a new one.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        clear_what_was_left(target)  # by a run that was killed when it had made the folder, and is refused here
         raise UserError(f"{folder} exists and is no empty folder: choose another one for {flag}, or remove it.")
     if target.is_mount():
         raise UserError(f"{folder} is where a disk is mounted, and can't be replaced: give {flag} a new folder in it.")

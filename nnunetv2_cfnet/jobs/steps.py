@@ -1,6 +1,5 @@
 """nnU-Net's console commands as steps that are shown, logged and can be resumed: for the demo and the benchmark."""
 
-import os
 import re
 import shlex
 import shutil
@@ -8,8 +7,7 @@ import subprocess
 import sysconfig
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,19 +15,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.children import ending_with_us
 from nnunetv2_cfnet.host import supported_versions
 
 NUM_LOG_LINES = 15  # shown when a command fails
-# waits for the end of its input, then ends the process group $1, by force what is left of it after ten seconds
-END_GROUP = """
-read _
-kill -s TERM -- "-$1"
-for _ in 1 2 3 4 5 6 7 8 9 10; do
-    kill -s 0 -- "-$1" || exit
-    sleep 1
-done
-kill -s KILL -- "-$1"
-"""
 
 
 @dataclass(frozen=True)
@@ -126,7 +115,7 @@ def run_command(command: list[str], environment: Mapping[str, str], log: Path, o
             errors="replace",
             start_new_session=True,
         ) as process,
-        _ending_with_us(process),
+        ending_with_us(process),
     ):
         assert process.stdout is not None
         for line in process.stdout:
@@ -134,36 +123,6 @@ def run_command(command: list[str], environment: Mapping[str, str], log: Path, o
             log_file.flush()
             on_line(line)
     return process.returncode
-
-
-@contextmanager
-def _ending_with_us(process: subprocess.Popen) -> Iterator[None]:
-    """End a process and its group, nnU-Net's workers included, when an exception leaves the block or this process dies.
-
-    A shell waits for the end of a pipe that this process alone holds open: the kernel closes it after SIGKILL too.
-
-    Args:
-        process: leader of a session.
-    """
-    if os.name == "nt":  # without process groups; Ctrl-C reaches all of a console
-        yield
-        return
-    watcher = subprocess.Popen(
-        ["sh", "-c", END_GROUP, "sh", str(process.pid)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # what is sent to our own group is not for it
-    )
-    assert watcher.stdin is not None
-    try:
-        yield
-        process.wait()
-        watcher.kill()
-    finally:
-        watcher.stdin.close()
-        process.wait()
-        watcher.wait()
 
 
 def show_line(bar: tqdm, line: str) -> None:

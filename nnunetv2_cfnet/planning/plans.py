@@ -8,11 +8,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dynamic_network_architectures.architectures as ARCHITECTURES
 import numpy as np
 import torch
 from dynamic_network_architectures.architectures.abstract_arch import AbstractDynamicNetworkArchitectures
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -262,8 +264,10 @@ def check_classes(architecture: Mapping) -> None:
             found = pydoc.locate(path) if path.split(".")[0] in TRUSTED else object
         except pydoc.ErrorDuringImport as error:
             raise ValueError(f"{name}={path!r} can't be imported ({error.value}); name another class.") from error
-        if found is None and name in arguments:  # nnU-Net would build without it; a network it searches for
+        if found is None and name in arguments:  # nnU-Net would build without it
             raise ValueError(f"{name}={path!r} can't be imported; name the class with its module.")
+        if found is None:  # nnU-Net would search for a network of that name, and call whatever has it
+            found = recursive_find_python_class(ARCHITECTURES.__path__[0], path.split(".")[-1], ARCHITECTURES.__name__)
         if found is not None and not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
             raise ValueError(
                 f"{name}={path!r} is no network or layer (torch.nn.Module) of {', '.join(TRUSTED)}: not called. "

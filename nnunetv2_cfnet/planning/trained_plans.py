@@ -3,13 +3,14 @@
 import inspect
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_cfnet.errors import listing_of
+from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.checkpoints import read_checkpoint
 from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.planning.modality_groups import OVERRIDE_KEY
@@ -50,7 +51,8 @@ def keep_trained_plans(
     except (ValueError, *MALFORMED) as error:
         kept = _rebuild(ours, plans, dataset_json, configuration, trained, problem=f"{type(error).__name__}: {error}")
         content = {key: value for key, value in kept.plans.items() if key != "continue_training"}  # of one start
-        with whole_file(trained) as unfinished:
+        # but not where another fold, or another process of this one, is just writing the same
+        with suppress(UserError), whole_file(trained) as unfinished:
             unfinished.write_text(json.dumps(content, indent=4))
         return kept
     return _keep(ours, plans, dataset_json, configuration, trained, recorded)

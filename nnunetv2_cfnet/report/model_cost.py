@@ -17,6 +17,7 @@ from statistics import median
 from typing import NamedTuple
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.children import ending_with_us
 from nnunetv2_cfnet.host import VARIABLES
 from nnunetv2_cfnet.report.comparison import Cost, Curves
 
@@ -88,15 +89,20 @@ def measure_cost(model_folder: Path, configuration: str, device: str) -> Cost:
             # glibc alone reads it: a threshold that is set stays as it is, and doesn't grow with what was freed
             "MALLOC_MMAP_THRESHOLD_": "65536",
         }
-        outcome = subprocess.run(
-            [*command, str(model_folder.resolve()), configuration, device],
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )  # which kills the process where Ctrl-C interrupts it
-    return cost_of(outcome, device)
+        with (
+            subprocess.Popen(
+                [*command, str(model_folder.resolve()), configuration, device],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            ) as process,
+            ending_with_us(process),
+        ):
+            output, errors = process.communicate()
+    return cost_of(subprocess.CompletedProcess(process.args, process.returncode, output, errors), device)
 
 
 def cost_of(outcome: subprocess.CompletedProcess[str], device: str) -> Cost:

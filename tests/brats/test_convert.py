@@ -270,11 +270,20 @@ def test_real_mri_in_brats_names_is_converted_and_its_turned_header_repaired(raw
 # What stops it
 
 
+def kept(raw: Path, name: str = "BraTS2021") -> str:
+    """What a message ends with after the checks."""
+    return (
+        f"What was checked is kept in {raw / f'.Dataset007_{name}.unfinished'}: a case is not checked again while its "
+        "files, edition and labels stay the same."
+    )
+
+
 def test_all_findings_are_in_one_table_and_bad_cases_stop_it(raw, write_release, capsys):
     release = write_release(num_cases=4, defects=(Kind.MISSING, Kind.OUTSIDE, Kind.HEADER, Kind.UNCLAIMED))
     assert refusal(release) == (
         "2 of 4 cases have errors, listed above. Mend the files, or take zero images for sequences that are missing "
-        "with --allow-missing, or repair headers with --fix-headers, or leave them out with --skip-bad."
+        "with --allow-missing, or repair headers with --fix-headers, or leave them out with --skip-bad. "
+        f"{kept(raw)}"
     )
     table = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[2:]]
     rows = [
@@ -364,7 +373,7 @@ def test_labels_that_seem_to_mean_something_else_stop_it_until_they_are_given(ra
     for path in release.rglob("*-seg.nii.gz"):
         change(path, lambda array: relabelled(array, {1: 2, 2: 3, 3: 1}))
     message = "The release as a whole has an error, listed above, which --skip-bad can't leave out."
-    assert refusal(release, edition="2023", skip_bad=True) == message
+    assert refusal(release, edition="2023", skip_bad=True) == f"{message} {kept(raw, 'BraTS2023')}"
     assert "labels seem to be 1 = ET, 2 = NCR/NET, 3 = ED. " in capsys.readouterr().out
 
     convert_brats(release, 7, edition="2023", labels="ED=3, ncr = 2, ET=1")
@@ -409,12 +418,14 @@ def test_names_with_escapes_are_printed_and_tabled_escaped(raw, write_release, c
 
 def test_nothing_but_bad_cases_is_no_dataset(raw, write_release):
     release = write_release(num_cases=1, defects=(Kind.EMPTY,))
-    assert refusal(release, skip_bad=True) == "1 of 1 cases have errors, listed above. Mend the files."
+    assert refusal(release, skip_bad=True) == f"1 of 1 cases have errors, listed above. Mend the files. {kept(raw)}"
 
 
 def test_a_dry_run_checks_and_writes_nothing(raw, write_release, capsys):
     release = write_release(num_cases=2, defects=(Kind.HEADER,))
-    assert "1 of 2 cases have errors" in refusal(release, dry_run=True)
+    refused = refusal(release, dry_run=True)
+    assert "1 of 2 cases have errors" in refused
+    assert "kept" not in refused
     convert_brats(release, 7, dry_run=True, fix_headers=True)
     output = capsys.readouterr().out
     assert (

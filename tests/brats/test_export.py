@@ -4,7 +4,8 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from itertools import permutations, product
 from pathlib import Path
@@ -269,6 +270,51 @@ def test_an_interrupted_export_leaves_nothing_behind(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["predictions"]
 
 
+class Killed(BaseException):
+    pass
+
+
+def test_killed_at_any_step_the_same_command_goes_on(tmp_path, monkeypatch):
+    arrays = {f"BraTS2021_0000{i}": with_enhancing(i) for i in (1, 2)}
+    predictions = write_predictions(tmp_path / "predictions", arrays, BY_NAME)
+    run = partial(export_brats, predictions, tmp_path / "out", zip_archive=True)
+    num_steps = 0
+
+    def killed_at(step: int, function: Callable) -> Callable:
+        def counted(*arguments, **more):
+            nonlocal num_steps
+            num_steps += 1
+            if num_steps >= step:  # nothing is cleared away either
+                raise Killed
+            return function(*arguments, **more)
+
+        return counted
+
+    kills = 0
+    while True:
+        num_steps = 0
+        with monkeypatch.context() as patch:
+            for name in ("replace", "unlink", "mkdir"):
+                patch.setattr(Path, name, killed_at(kills + 1, getattr(Path, name)))
+            patch.setattr(shutil, "rmtree", killed_at(kills + 1, shutil.rmtree))
+            try:
+                run()
+                break
+            except Killed:
+                pass
+        all_done = (tmp_path / "out").exists()
+        with pytest.raises(UserError, match="exists and is no empty folder") if all_done else nullcontext():
+            run()
+        assert {path.name for path in tmp_path.iterdir()} == {"out", "out.zip", "predictions"}, kills
+        with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+            for name in (f"{case}.nii.gz" for case in arrays):
+                assert archive.read(name) == (tmp_path / "out" / name).read_bytes()
+        shutil.rmtree(tmp_path / "out")
+        (tmp_path / "out.zip").unlink()
+        kills += 1
+    assert kills > 5
+
+
 # Labels that do not tell
 
 
@@ -288,6 +334,8 @@ def in_dataset_json(key: str, values: Iterable, message: str, others: dict = BY_
                 {"background": 0, "lesion": 1},
                 {"background": 0, "edema": 1, "core": 2, "enhancing tumor": 3},
                 {"background": 0},
+                {"edema": 1, "necrosis": 2.5, "enhancing tumor": 3},
+                {"edema": 1, "necrosis": 2, "enhancing tumor": float("inf")},
                 ["edema"],
                 None,
             ],
@@ -349,7 +397,17 @@ def test_no_predictions_and_no_dataset_json_are_refused(tmp_path):
 def test_an_out_with_something_in_it_is_left_alone(tmp_path):
     write_predictions(tmp_path / "predictions", {"BraTS2021_00001": with_enhancing(2)}, BY_NAME)
     (tmp_path / "out.zip").write_text("mine")
-    assert f"{tmp_path / 'out.zip'} exists already" in refuse(tmp_path, zip_archive=True)
+    refused = f"{tmp_path / 'out.zip'} exists already: choose another -o, or remove it."
+    assert refuse(tmp_path, zip_archive=True) == refused
+    for content, expected in (
+        ("note.txt", refused),
+        ("BraTS2021_00001.nii.gz", refused.replace(":", ", with another BraTS2021_00001.nii.gz:")),
+    ):
+        with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
+            archive.writestr(content, "mine")
+        assert refuse(tmp_path, zip_archive=True) == expected
+        with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+            assert archive.read(content) == b"mine"
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "note.txt").write_text("mine")
     assert f"{tmp_path / 'out'} exists and is no empty folder: choose another one for -o" in refuse(tmp_path)

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.lock import locked
-from nnunetv2_cfnet.files.whole import whole_folder
+from nnunetv2_cfnet.files.whole import check_new_folder, whole_folder
 
 HOLD = """
 import sys, time
@@ -69,6 +69,20 @@ def test_a_killed_holder_is_followed_and_cleared_away(holder, tmp_path):
     with locked(tmp_path / "out") as made_in:
         assert list(made_in.iterdir()) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.host
+def test_what_was_left_beside_a_finished_folder_goes_when_that_is_refused_and_not_while_its_holder_lives(
+    holder, tmp_path
+):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").touch()
+    for expected in ({"out", ".out.lock", ".out.work"}, {"out"}):
+        with pytest.raises(UserError, match="out exists and is no empty folder"):
+            check_new_folder(tmp_path / "out")
+        assert {path.name for path in tmp_path.iterdir()} == expected
+        holder.kill()
+        holder.wait()
 
 
 def test_whoever_waited_for_a_lock_file_that_was_removed_does_not_hold_it(tmp_path):

@@ -4,8 +4,16 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 
-from nnunetv2_cfnet.files.volumes import Geometry, count_non_finite, listing, read_geometry, shared_geometry
+from nnunetv2_cfnet.files.volumes import (
+    Geometry,
+    count_non_finite,
+    listing,
+    read_geometry,
+    shared_geometry,
+    write_image,
+)
 
 
 def test_the_shared_geometry_is_what_most_have_and_the_first_of_equally_many():
@@ -40,3 +48,11 @@ def test_a_header_with_nan_is_refused_before_simpleitk_complains_of_it(place, is
 
 def test_listings_have_no_minus_zero():
     assert listing((-0.0, -1.5, 0.0)) == "(0, -1.5, 0)"
+
+
+def test_a_full_disk_is_suspected_only_where_it_can_be(tmp_path):
+    image = SimpleITK.Image(2, 2, 2, SimpleITK.sitkUInt8)
+    with pytest.raises(OSError, match=r"nii\.gz can't be written \(a full disk\?\): "):
+        write_image(image, Path("/dev/full/image.nii.gz"))
+    with pytest.raises(OSError, match=r"^the name b'.*caf\\xe9\.nii\.gz' is not UTF-8: rename it$"):
+        write_image(image, tmp_path / "caf\udce9.nii.gz")

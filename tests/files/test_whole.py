@@ -1,6 +1,9 @@
 """Files and folders that are there whole or not at all, and what is refused before anything is written."""
 
 import os
+import signal
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -29,7 +32,7 @@ def test_an_interrupted_file_leaves_what_was_there(tmp_path):
 
     def interrupted(made_in: Path | None) -> None:
         with whole_file(file, made_in) as unfinished:
-            assert unfinished.parent == (made_in or tmp_path)
+            assert unfinished.parent == (made_in or tmp_path / ".table.csv.work" / "unfinished")
             unfinished.write_text("torn")
             raise KeyboardInterrupt
 
@@ -41,11 +44,39 @@ def test_an_interrupted_file_leaves_what_was_there(tmp_path):
 
 
 def test_what_a_killed_process_left_of_a_file_is_not_written_on(tmp_path):
-    (tmp_path / f".{os.getpid()}.link").symlink_to(tmp_path / "elsewhere")
-    with whole_file(tmp_path / "link") as unfinished:
+    (tmp_path / "in_work").mkdir()
+    (tmp_path / "in_work" / f".{os.getpid()}.link").symlink_to(tmp_path / "elsewhere")
+    with whole_file(tmp_path / "link", tmp_path / "in_work") as unfinished:
         unfinished.write_text("mine")
-    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["in_work", "link"]
     assert not (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.host
+def test_what_a_killed_process_left_of_a_file_is_cleared_by_the_next(tmp_path):
+    program = f"""
+import os, pathlib, signal
+from nnunetv2_cfnet.files.whole import whole_file
+with whole_file(pathlib.Path({str(tmp_path)!r}, "plans.json")) as unfinished:
+    unfinished.write_text("torn")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    assert "torn" in [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    with whole_file(tmp_path / "plans.json") as unfinished:
+        unfinished.write_text("whole")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"plans.json": "whole"}
+
+
+def test_a_link_is_replaced_by_the_file_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "annex").mkdir()
+    (tmp_path / "annex" / "object").write_text("old")
+    (tmp_path / "plans.json").symlink_to("annex/object")
+    with whole_file(tmp_path / "plans.json") as unfinished:
+        assert tmp_path / "annex" not in unfinished.parents  # which may take no files, or be of another disk
+        unfinished.write_text("new")
+    assert (tmp_path / "annex" / "object").read_text() == "old"
+    assert not (tmp_path / "plans.json").is_symlink()
 
 
 def test_a_folder_gets_its_name_when_all_went_well(tmp_path):

@@ -3,11 +3,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 
 import pytest
 import torch
+from children import ends
 
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.jobs import steps
@@ -72,16 +72,7 @@ raise SystemExit(cli.main(["doctor"]))
         child = int(process.stdout.readline())
         process.send_signal(number)
         assert process.wait(timeout=30) == (-number if number == signal.SIGKILL else 128 + number)
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and is_running(child):
-        time.sleep(0.05)
-    assert not is_running(child)
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is there that has not ended; one that nobody waits for stays listed as a zombie."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
-    return bool(state) and not state.startswith("Z")
+    assert ends(child)
 
 
 def test_training_log_moves_the_bar():

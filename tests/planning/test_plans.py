@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -178,8 +179,12 @@ def test_a_name_that_would_act_on_a_terminal_is_refused(make_plans, dataset_json
 
 
 def test_a_network_elsewhere_is_not_imported():
-    with pytest.raises(ValueError, match=r"network_class_name='os\.path\.PlainConvUNet' is no network or layer"):
-        check_classes({"network_class_name": "os.path.PlainConvUNet", "arch_kwargs": {}, "_kw_requires_import": []})
+    # the second would be found, where nnU-Net searches for a network of that name
+    for path in ("os.path.PlainConvUNet", "torch.nowhere.rearrange"):
+        with pytest.raises(ValueError, match=rf"network_class_name='{re.escape(path)}' is no network or layer"):
+            check_classes({"network_class_name": path, "arch_kwargs": {}, "_kw_requires_import": []})
+    moved = "dynamic_network_architectures.once.PlainConvUNet"
+    check_classes({"network_class_name": moved, "arch_kwargs": {}, "_kw_requires_import": []})
 
 
 @pytest.mark.parametrize("name", ["modality_groups", "encoder_features_per_stage", "fusion_heads", "context_dilations"])

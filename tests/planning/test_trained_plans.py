@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.planning.plans import cfnet_plans
 from nnunetv2_cfnet.planning.trained_plans import keep_trained_plans
 
@@ -147,6 +148,13 @@ def test_unreadable_plans_are_written_anew(make_plans, dataset_json, trained, re
     )
     assert agreeing in kept.notes[-1]
     assert sorted(trained.parent.iterdir()) == before
+
+
+def test_a_second_process_that_finds_plans_unreadable_goes_on_beside_the_one_that_writes_them(
+    make_plans, dataset_json, trained, recorded
+):
+    with locked(trained):
+        assert "written anew" in keep(make_plans(), dataset_json, trained).notes[-1]
 
 
 def test_arguments_are_kept_as_the_checkpoint_has_them(make_plans, dataset_json, trained, recorded):

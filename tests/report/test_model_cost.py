@@ -4,7 +4,9 @@ import json
 import mmap
 import os
 import re
+import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -12,6 +14,7 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 import torch
+from children import ends
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_cfnet.architecture.cost import count_parameters, count_saved_bytes
@@ -249,6 +252,25 @@ def test_a_failure_ends_in_one_line(monkeypatch, capsys):
         training_step.main()
     assert stop.value.code == "RuntimeError: CUDA error: out of luck"
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_measurement_ends_with_the_process_that_started_it(tmp_path):
+    python, pid = tmp_path / "python", tmp_path / "pid"
+    python.write_text(f"#!/bin/sh\necho $$ > {pid}.new\nmv {pid}.new {pid}\nexec sleep 100\n")
+    python.chmod(0o755)
+    program = f"""
+import pathlib, sys
+from nnunetv2_cfnet.report.model_cost import measure_cost
+sys.executable = {str(python)!r}
+measure_cost(pathlib.Path("model"), "2d", "cpu")
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment) as process:
+        while not pid.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    assert ends(int(pid.read_text()))
 
 
 def outcome(returncode: int, stdout: str = "", stderr: str = "") -> CompletedProcess:
