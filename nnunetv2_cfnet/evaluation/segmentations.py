@@ -52,7 +52,7 @@ class Images(NamedTuple):
     @property
     def geometry(self) -> Geometry:
         """Where they lie."""
-        return _geometry(self.properties)
+        return geometry_in(self.properties)
 
 
 class Segmentation(NamedTuple):
