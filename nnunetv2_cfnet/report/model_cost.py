@@ -139,14 +139,21 @@ def _read_log(checkpoint: Path) -> Mapping[str, list[float]]:
     )
     logging = content.get("logging") if isinstance(content, Mapping) else None
     log = logging if isinstance(logging, Mapping) else {}
-    missing = [
-        key
-        for key in LOGGED
-        if not isinstance(log.get(key), list) or not all(isinstance(value, Real) for value in log[key])
-    ]
+    numbers = {key: _numbers(log.get(key)) for key in LOGGED}
+    missing = [key for key, values in numbers.items() if values is None]
     if missing:
         raise UserError(
             f"{checkpoint} does not hold what nnU-Net's trainers log ({', '.join(missing)}), so there are neither "
             "curves nor epoch times. Train this fold with nnUNetv2_train, or compare this model's predictions instead."
         )
-    return {key: [float(value) for value in log[key]] for key in LOGGED}
+    return {key: values for key, values in numbers.items() if values is not None}
+
+
+def _numbers(logged: object) -> list[float] | None:
+    """None where it is no list of numbers."""
+    if not isinstance(logged, list) or not all(isinstance(value, Real) for value in logged):
+        return None
+    try:
+        return [float(value) for value in logged]
+    except OverflowError:  # an integer of hundreds of digits
+        return None

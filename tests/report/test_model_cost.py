@@ -402,7 +402,7 @@ def test_a_checkpoint_without_a_log_is_named(tmp_path, logging):
         read_logs([tmp_path], [0])
 
 
-@pytest.mark.parametrize("value", [None, "x"])
+@pytest.mark.parametrize("value", [None, "x", 10**400])
 def test_a_log_of_anything_but_numbers_is_named(tmp_path, value):
     logging = {key: [1.0, 2.0] for key in LOGGED} | {"val_losses": [1.0, value]}
     write_checkpoint(tmp_path, 0, [1, 1], logging=logging)
