@@ -184,7 +184,9 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         if self.recompute:
             return values
         sizes = np.asarray(input_size) // np.cumprod(self.decoder.encoder.strides, axis=0)
-        stored = sum(fuse.stored_per_voxel * np.prod(size) for fuse, size in zip(self.fusion, sizes, strict=True))
+        kept = ("stored_per_voxel", "stored_inputs_per_voxel") if self.mask_missing_groups else ("stored_per_voxel",)
+        fusions = zip(self.fusion, sizes, strict=True)
+        stored = sum(getattr(fuse, name) * np.prod(size) for fuse, size in fusions for name in kept)
         return int(values + stored / 2)
 
     @staticmethod

@@ -32,12 +32,15 @@ class Fusion(nn.Module):
     Attributes:
         stored_per_voxel: how many values a voxel of the scale a training step keeps for backward, the inputs left out.
             The estimate of memory counts them where nothing is recomputed.
+        stored_inputs_per_voxel: how many values of the inputs it keeps. They count where missing groups are masked: the
+            inputs are then not the encoders' maps, which are stored anyway.
 
     Shape:
         two of (B, C, *S) -> (B, output_channels, *S).
     """
 
     stored_per_voxel: int
+    stored_inputs_per_voxel: int = 0
 
 
 class PlainConcatenation(Fusion):
@@ -122,6 +125,7 @@ class CrossAttentionFusion(ConcatenationFusion):
         self.gain_2 = nn.Parameter(torch.full(per_channel, INITIAL_GAIN))
         # U_1, U_2, their blocks and what attention makes of them; [Y_1, Y_2]; what N takes, phi's output
         self.stored_per_voxel = 8 * input_channels + 2 * output_channels
+        self.stored_inputs_per_voxel = 2 * input_channels  # what is embedded
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         blocks_1, blocks_2 = to_blocks(self.embed_1(first)), to_blocks(self.embed_2(second))
