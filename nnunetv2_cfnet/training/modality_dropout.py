@@ -1,11 +1,12 @@
 """Modality dropout: in training, each sample keeps a random subset of the sequences that it has."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 
 
-class ModalityDropout(BasicTransform):
+class ModalityDropout:
     """An augmentation, after which all channels but a random subset of those that the sample has are zero.
 
     The subset is uniform over the non-empty subsets of the channels that are not all zero in the sample, as RFNet,
@@ -16,22 +17,21 @@ class ModalityDropout(BasicTransform):
     torch's generator, as far as nnU-Net's own augmentations go, and would all draw the same subsets from it.
 
     Args:
-        augmentation: a transform, such as nnU-Net's whole augmentation.
+        augmentation: a transform, such as nnU-Net's whole augmentation, which the data loader calls with a sample.
         num_channels: of the dataset. Further channels, those of a cascade's previous stage, are left alone.
 
     Shape:
         image (C, *S) -> (C', *S'), C and C' at least num_channels.
     """
 
-    def __init__(self, augmentation: BasicTransform, num_channels: int) -> None:
-        super().__init__()
+    def __init__(self, augmentation: Callable[..., dict], num_channels: int) -> None:
         self.augmentation = augmentation
         self.num_channels = num_channels
 
-    def apply(self, data_dict: dict, **params: object) -> dict:
+    def __call__(self, **sample: torch.Tensor) -> dict:
         """Look, augment, drop."""
-        present = data_dict["image"][: self.num_channels].flatten(1).any(dim=1)
-        augmented = self.augmentation(**data_dict)
+        present = sample["image"][: self.num_channels].flatten(1).any(dim=1)
+        augmented = self.augmentation(**sample)
         if present.any():
             augmented["image"][: self.num_channels][~draw_subset(present)] = 0
         return augmented

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.file_path_utilities import get_output_folder
@@ -150,7 +149,7 @@ class nnUNetTrainerModalityDropout(nnUNetTrainer):
         if self.epochs is not None:
             self.num_epochs = self.epochs
 
-    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> Callable[..., dict]:
         """nnU-Net's augmentation, then dropout; no static method here, since the channels are to be known."""
         augmentation = super().get_training_transforms(*args, **kwargs)
         return ModalityDropout(augmentation, num_channels=len(channel_names_of(self.dataset_json)))
