@@ -15,12 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from nnunetv2_cfnet.commands.flags import add_processes
 from nnunetv2_cfnet.errors import NUM_LISTED, UserError, printable
 
 if TYPE_CHECKING:
+    import numpy as np
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
     from nnunetv2_cfnet.files.volumes import Geometry
@@ -210,6 +209,8 @@ def read_image(path: Path, reader: "type[BaseReaderWriter]") -> "tuple[np.ndarra
 
 def write_case(case: Case, reader: "type[BaseReaderWriter]", num_channels: int, folder: Path, symlink: bool) -> None:
     """Link or copy a case's images; write zeros, with the header of the first, for those that are not there."""
+    import numpy as np
+
     from nnunetv2_cfnet.files.volumes import count_non_finite
 
     example = case.files[min(case.files)]
