@@ -124,14 +124,25 @@ def find_cases(folder: Path, ending: str, channels: Sequence[str]) -> list[Case]
     """The cases of a folder, by name. Hidden files and what nnU-Net writes beside images (.json) are passed over.
 
     Raises:
-        UserError: no images, another ending, or a name that is not CASE_XXXX with the number of a channel.
+        UserError: no images, images in folders further down, another ending, or a name that is not CASE_XXXX with the
+            number of a channel.
     """
-    files = [p for p in sorted(folder.iterdir()) if not (p.is_dir() or p.name.startswith(".") or p.suffix == ".json")]
+    try:
+        entries = [
+            path for path in sorted(folder.iterdir()) if not (path.name.startswith(".") or path.suffix == ".json")
+        ]
+    except OSError as error:
+        raise UserError(f"{folder} can't be read ({error.strerror}): give -i a folder that you may read.") from error
     cases: dict[str, dict[int, Path]] = defaultdict(dict)
     problems = []
-    for path in files:
-        match = re.fullmatch(rf"(?P<case>.+)_(?P<channel>\d{{4}}){re.escape(ending)}", path.name)
-        if not path.name.endswith(ending):
+    for path in entries:
+        if path.name.startswith(".") or path.suffix == ".json":
+            continue
+        match = re.fullmatch(rf"(?P<case>.+)_(?P<channel>[0-9]{{4}}){re.escape(ending)}", path.name)
+        if path.is_dir():
+            if path.name.endswith(ending) or any(path.rglob(f"*{ending}")):
+                problems.append(f"{path} is a folder with images, which nnU-Net would not see: move them up.")
+        elif not path.name.endswith(ending):
             problems.append(f"{path} does not end in {ending}, the file_ending of dataset.json: take it away.")
         elif not match:
             problems.append(f"{path} is not named CASE_XXXX{ending}, XXXX being a channel's number: rename it.")
@@ -178,6 +189,11 @@ def check_case(case: Case, reader: "type[BaseReaderWriter]", num_channels: int) 
             problems.append(f"{path} has {array.shape} voxels, {first[0]} {first[1]}: resample one to the other.")
         elif differences := geometry.differences(first[2]):
             problems.append(f"{path} has another header than {first[0]}: {differences}. Mend it, or resample it.")
+        elif geometry.spacing_mm != first[2].spacing_mm:  # within our tolerances
+            problems.append(
+                f"{path} has the spacing {geometry.spacing_mm}, {first[0]} {first[2].spacing_mm}: nnU-Net takes no "
+                "images whose spacings differ, however little. Write one header to both."
+            )
     if not problems and len(empty) == len(case.files):
         problems.append(f"{case.name} has nothing: all its images are zero. Take it away, or fetch its images anew.")
     return CheckedCase(problems, [c for c in range(num_channels) if c not in case.files or c in empty])

@@ -38,9 +38,10 @@ class ModalityDropout:
 
 
 def draw_subset(present: torch.Tensor) -> torch.Tensor:
-    """One of the non-empty subsets of what is present, each as likely: (C,) -> (C,), of booleans."""
-    num_present = int(present.sum())
-    number = np.random.randint(1, 2**num_present)  # bit i: whether the i-th of those present is kept
+    """One of the non-empty subsets of what is present, which is not nothing: (C,) -> (C,), of booleans."""
+    kept = np.zeros(int(present.sum()), dtype=bool)
+    while not kept.any():  # all subsets are as likely, and the empty one is drawn again
+        kept = np.random.random(len(kept)) < 0.5
     subset = present.clone()
-    subset[present] = torch.tensor([bool(number >> bit & 1) for bit in range(num_present)])
+    subset[present] = torch.from_numpy(kept)
     return subset

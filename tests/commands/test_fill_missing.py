@@ -17,6 +17,7 @@ HEADER = {
     "Origin": (-4.0, 5.0, 6.0),
     "Direction": (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0),
 }
+ROUNDED = tuple(1.00001 * spacing for spacing in HEADER["Spacing"])
 CHANNELS = {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}
 
 
@@ -167,6 +168,18 @@ DEFECTS = {
     "geometry": (
         lambda images: write_image(image(), images / "b_0001.nii.gz", **HEADER | {"Origin": (0.0, 0.0, 0.0)}),
         r"b_0001.nii.gz has another header than .*b_0000.nii.gz: origin \(0, 0, 0\) against \(-4, 5, 6\)",
+    ),
+    "rounded spacing": (
+        lambda images: write_image(image(), images / "b_0001.nii.gz", **HEADER | {"Spacing": ROUNDED}),
+        r"b_0001.nii.gz has the spacing .*: nnU-Net takes no images whose spacings differ, however little",
+    ),
+    "other digits": (
+        lambda images: write_image(image(), images / "b_\u0660\u0660\u0660\u0661.nii.gz", **HEADER),
+        r"is not named CASE_XXXX.nii.gz",
+    ),
+    "folder": (
+        lambda images: write_image(image(), images / "more" / "d_0000.nii.gz", **HEADER),
+        r"more is a folder with images, which nnU-Net would not see: move them up",
     ),
     "several channels": (
         lambda images: write_image(image(shape=(2, 4, 5, 6)), images / "b_0001.nii.gz"),
