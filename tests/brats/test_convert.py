@@ -335,7 +335,8 @@ def test_a_case_without_any_sequence_is_refused_all_the_same(raw, write_release)
             path.unlink()
     for allow_missing in (False, True):
         problem = refusal(release, allow_missing=allow_missing)
-        assert problem == ("1 of 2 cases have errors, listed above. Mend the files, or leave them out with --skip-bad.")
+        expected = "1 of 2 cases have errors, listed above. Mend the files, or leave them out with --skip-bad."
+        assert problem == f"{expected} {kept(raw)}"
 
 
 def test_a_4d_file_with_too_few_volumes_is_refused_all_the_same(raw, write_release):
