@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas
 import pytest
+import SimpleITK
 from images import write_image
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
@@ -66,6 +67,13 @@ def labels_of(images: np.ndarray) -> np.ndarray:
 def write_json(file: Path, content: object) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content))
+
+
+def cut_off(image: Path) -> None:
+    """As a download that ended early leaves it: SimpleITK still reads it."""
+    content = image.read_bytes()
+    image.write_bytes(content[:-20])
+    SimpleITK.ReadImage(str(image))
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +291,12 @@ def test_worker_processes_give_the_same_figures(seen, monkeypatch):
         (
             lambda _: Path("nnUNet_raw", DATASET, "imagesTr", "case_2_0001.nii.gz").write_bytes(b"torn"),
             TRAINED,
-            "case_2_0000.nii.gz can't be read",
+            "case_2_0001.nii.gz can't be read",
+        ),
+        (
+            lambda _: cut_off(Path("nnUNet_raw", DATASET, "imagesTr", "case_2_0001.nii.gz")),
+            TRAINED,
+            "case_2_0001.nii.gz can't be read (Compressed file ended before the end-of-stream marker was reached)",
         ),
         (
             lambda _: write_image(
@@ -292,10 +305,29 @@ def test_worker_processes_give_the_same_figures(seen, monkeypatch):
             TRAINED,
             "case_2_0000.nii.gz lies elsewhere than",
         ),
+        (
+            lambda _: write_image(
+                cubes()[1], Path("nnUNet_raw", DATASET, "imagesTr/case_2_0001.nii.gz"), Origin=(9, 0, 0)
+            ),
+            TRAINED,
+            "case_2_0001.nii.gz lies elsewhere than",
+        ),
         (lambda _: shutil.rmtree("good/FLAIR"), GIVEN, "good has no folder FLAIR, for what is predicted from"),
         (lambda _: Path("good/FLAIR/case_1.nii.gz").unlink(), GIVEN, "1 without a prediction in good/FLAIR: case_1"),
     ],
-    ids=["checkpoint", "plans", "channels", "names", "missing", "torn", "geometry", "folder", "case"],
+    ids=[
+        "checkpoint",
+        "plans",
+        "channels",
+        "names",
+        "missing",
+        "torn",
+        "cut off",
+        "geometry",
+        "FLAIR",
+        "folder",
+        "case",
+    ],
 )
 def test_broken_files_are_named_before_anything_is_predicted_or_written(seen, capsys, break_it, flags, message):
     break_it(Path("nnUNet_results", DATASET, f"{POOR}__3d_fullres"))
