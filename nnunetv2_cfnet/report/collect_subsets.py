@@ -154,6 +154,11 @@ def evaluate_given(
     )
     channels = _channels(dataset_json, json_file)
     chosen = choose_subsets(subsets, channels)
+    if dataset_json_file is None:
+        for _, folder in predictions:
+            if (folder / "dataset.json").is_file():
+                check_labels(folder / "dataset.json", labelling, json_file)
+                _check_same_channels(folder / "dataset.json", channels, json_file)
     pairs = {
         _key(name, subset, case): pair
         for name, folder in predictions
