@@ -5,21 +5,18 @@ nnU-Net takes cases with a file for each channel alone. A network that was train
 """
 
 import argparse
-import io
 import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nnunetv2_cfnet.commands.flags import add_processes
 from nnunetv2_cfnet.errors import NUM_LISTED, UserError, printable
 
 if TYPE_CHECKING:
-    import numpy as np
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
     from nnunetv2_cfnet.files.volumes import Geometry
@@ -174,14 +171,17 @@ def _check_reader(reader: "type[BaseReaderWriter]") -> None:
 
 def check_case(case: Case, reader: "type[BaseReaderWriter]", num_channels: int) -> CheckedCase:
     """Read all images of a case."""
+    from nnunetv2_cfnet.evaluation.segmentations import read_image
+
     problems, empty = [], []
     first: tuple[Path, tuple[int, ...], Geometry] | None = None
     for channel, path in sorted(case.files.items()):
         try:
-            array, _, geometry = read_image(path, reader)
+            image = read_image(path, reader, REMEDY)
         except UserError as error:
             problems.append(str(error))
             continue
+        array, geometry = image.channels[0], image.geometry
         if not array.any():
             empty.append(channel)
         first = first or (path, array.shape, geometry)
@@ -199,34 +199,11 @@ def check_case(case: Case, reader: "type[BaseReaderWriter]", num_channels: int) 
     return CheckedCase(problems, [c for c in range(num_channels) if c not in case.files or c in empty])
 
 
-def read_image(path: Path, reader: "type[BaseReaderWriter]") -> "tuple[np.ndarray, dict[str, Any], Geometry]":
-    """The voxels of one channel's file, nnU-Net's properties of it, and where it lies.
-
-    Raises:
-        UserError: it can't be read, or holds several channels.
-    """
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-
-    from nnunetv2_cfnet.evaluation.segmentations import geometry_in
-    from nnunetv2_cfnet.files.volumes import count_non_finite, name_for_itk, unreadable
-
-    try:
-        if path.name.endswith((".nii", ".nii.gz")):
-            count_non_finite(path)  # to its end: SimpleITK takes files for whole that were cut off
-        with redirect_stdout(io.StringIO()):  # warnings, that would break the bar
-            name = name_for_itk(path) if issubclass(reader, SimpleITKIO) else str(path)
-            array, properties = reader().read_images((name,))
-    except Exception as error:  # every format's library has its own
-        raise UserError(unreadable(path, error, REMEDY)) from error
-    if len(array) != 1:
-        raise UserError(f"{path} holds {len(array)} channels, and a file of nnU-Net's one: split it.")
-    return array[0], properties, geometry_in(properties)
-
-
 def write_case(case: Case, reader: "type[BaseReaderWriter]", num_channels: int, folder: Path, symlink: bool) -> None:
     """Link or copy a case's images; write zeros, with the header of the first, for those that are not there."""
     import numpy as np
 
+    from nnunetv2_cfnet.evaluation.segmentations import read_image
     from nnunetv2_cfnet.files.volumes import count_non_finite
 
     example = case.files[min(case.files)]
@@ -238,9 +215,9 @@ def write_case(case: Case, reader: "type[BaseReaderWriter]", num_channels: int, 
             shutil.copyfile(path, folder / path.name)
     missing = [folder / f"{case.name}_{c:04d}{ending}" for c in range(num_channels) if c not in case.files]
     if missing:
-        array, properties, _ = read_image(example, reader)
+        image = read_image(example, reader, REMEDY)
     for path in missing:
-        reader().write_seg(np.zeros(array.shape, dtype=np.uint8), str(path), properties)
+        reader().write_seg(np.zeros(image.channels[0].shape, dtype=np.uint8), str(path), image.properties)
         if path.name.endswith((".nii", ".nii.gz")):
             count_non_finite(path)  # SimpleITK says nothing of a disk that is full
 

@@ -39,6 +39,7 @@ from nnunetv2_cfnet.evaluation.segmentations import (
     Labelling,
     Segmentation,
     check_segmentation,
+    read_image,
     read_images,
     read_segmentation,
 )
@@ -172,14 +173,16 @@ def _check_case(case: tuple[LeftOutCase, "type[BaseReaderWriter]"], labelling: L
     """What is wrong with its files, a sentence each."""
     (_, images, reference), reader = case
     problems, segmentation = check_segmentation(reference, labelling, reader)
-    try:
-        read = read_images(images, reader)
-    except UserError as error:
-        return [*problems, str(error)]
-    if segmentation is None:
-        return problems
-    first = Segmentation(read.channels[0], tuple(read.properties["spacing"]), read.geometry)
-    return [*problems, *find_differences(Pair(reference, images[0]), segmentation, first)]
+    for file in images:
+        try:
+            image = read_image(file, reader)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if segmentation is not None:
+            channel = Segmentation(image.channels[0], tuple(image.properties["spacing"]), image.geometry)
+            problems += find_differences(Pair(reference, file), segmentation, channel)
+    return problems
 
 
 def _predictions(

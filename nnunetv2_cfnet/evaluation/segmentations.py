@@ -44,7 +44,7 @@ class Labelling:
 
 
 class Images(NamedTuple):
-    """All channels of a case as nnU-Net reads them: (C, z, y, x), and what its reader notes of them."""
+    """Channels of a case as nnU-Net reads them: (C, z, y, x), and what its reader notes of them."""
 
     channels: np.ndarray
     properties: dict[str, Any]
@@ -154,19 +154,33 @@ def read_segmentation(file: Path, reader: "type[BaseReaderWriter]") -> Segmentat
 
 
 def read_images(files: Sequence[Path], reader: "type[BaseReaderWriter]") -> Images:
-    """Read the channels of a case by one of nnU-Net's readers.
+    """Read the channels of a case, which have one geometry, by read_image."""
+    images = [read_image(file, reader) for file in files]
+    return Images(np.concatenate([image.channels for image in images]), images[0].properties)
+
+
+def read_image(file: Path, reader: "type[BaseReaderWriter]", remedy: str = "Fetch it anew.") -> Images:
+    """Read one channel of a case, to the end of its file, by one of nnU-Net's readers.
+
+    Args:
+        remedy: what to do if it is broken, a sentence for the message.
 
     Raises:
-        UserError: one can't be read, or they are of different shapes.
+        UserError: it can't be read, or holds several channels.
     """
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     try:
-        names = [name_for_itk(file) if issubclass(reader, SimpleITKIO) else str(file) for file in files]
+        if file.name.endswith((".nii", ".nii.gz")):
+            count_non_finite(file)  # SimpleITK takes files for whole that were cut off
+        name = name_for_itk(file) if issubclass(reader, SimpleITKIO) else str(file)
         with redirect_stdout(io.StringIO()):  # warnings, that would break the bar
-            return Images(*reader().read_images(names))
+            image = Images(*reader().read_images([name]))
     except Exception as error:  # every format's library has its own
-        raise UserError(unreadable(files[0], error, "Mend it, or the other channels of this case.")) from error
+        raise UserError(unreadable(file, error, remedy)) from error
+    if len(image.channels) != 1:
+        raise UserError(f"{file} holds {len(image.channels)} channels, and a file of nnU-Net's one: split it.")
+    return image
 
 
 def _find_unknown_values(file: Path, labels: np.ndarray, labelling: Labelling) -> list[str]:

@@ -96,7 +96,13 @@ def means_of_subsets(
 
 
 def check_channels(channels: Sequence[str], source: object) -> None:
-    """A UserError where channels can't be told apart by their names, in any case."""
+    """A UserError where channels can't be told apart by their names, in any case, or can't name subsets."""
     lowered = [channel.lower() for channel in channels]
     if repeated := sorted({channel for channel in channels if lowered.count(channel.lower()) > 1}):
         raise UserError(f"{source}: channel_names has {listing_of(repeated)} several times: give each its own name.")
+    for channel in channels:
+        if any(mark in channel for mark in "+,;") or channel.lower().startswith("mean of"):
+            raise UserError(
+                f"{source}: the channel {channel!r} can't be told from subsets (A+B), lists of them (A,B;C) or means "
+                '(mean of ..): rename it in channel_names, as in {"0": "T1", "1": "FLAIR"}.'
+            )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_cfnet.brats.editions import REGIONS
 from nnunetv2_cfnet.errors import UserError, listing_of
@@ -27,11 +28,17 @@ from nnunetv2_cfnet.evaluation.subsets import (
     subset_name,
 )
 from nnunetv2_cfnet.evaluation.summary import versions
-from nnunetv2_cfnet.files.json_files import read_dataset_json
+from nnunetv2_cfnet.files.json_files import read_dataset_json, read_json_object
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.whole import check_place
 from nnunetv2_cfnet.host import dataset_name, nnunet_folder
-from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups, resolve_modality_groups
+from nnunetv2_cfnet.planning.modality_groups import (
+    ModalityGroups,
+    channel_names_of,
+    describe_groups,
+    resolve_modality_groups,
+)
+from nnunetv2_cfnet.planning.plans import CFNET, PUBLISHED
 from nnunetv2_cfnet.report.collect import (
     Contender,
     check_folds,
@@ -50,6 +57,10 @@ RECORDS = ".cfnet_subsets.jsonl"  # of predictions, which stay
 PROGRESS = ".cfnet_subsets_given.jsonl"
 ENHANCING, LEAST_ENHANCING = "enhancing_tumor", 500  # voxels: of papers on missing sequences, as mmFormer's
 REMEDY = "Copy it there from where the model was trained."
+ZEROS = (
+    "A subset's sequences were given as they are, and the others as images of zeros, before crop and normalisation. A "
+    "case in which all sequences of a subset are zero counts as an empty prediction."
+)
 
 
 def evaluate_trained(
@@ -99,6 +110,7 @@ def evaluate_trained(
     check_same_cases(contenders)
     for folder in folders.values():
         check_predictable(folder, configuration, folds)
+    groups = _groups_of(folders, configuration, dataset_json)
     images = _raw_images(dataset, dataset_json, contenders[0].pairs[0], channels)
     jobs = {
         _key(contender.name, subset, case): Job(
@@ -111,14 +123,15 @@ def evaluate_trained(
     labelling = _with_large_enhancing(labelling)
     notes = [
         f"Cross-validation, folds {', '.join(map(str, folds))}: each case was predicted by the model that never saw it"
-        + (", with mirroring." if mirroring else ", without mirroring.")
+        + (", with mirroring." if mirroring else ", without mirroring."),
+        ZEROS,
     ]
     with locked(out / f"{STEM}.json") as made_in:
         rows = evaluate_jobs(
             jobs, labelling, device=device, mirroring=mirroring, num_processes=num_processes, records=out / RECORDS
         )
         title = f"{dataset}, {configuration}, from every subset of its sequences"
-        _report(title, rows, names, labelling, dataset_json, chosen, notes, out, made_in)
+        _report(title, rows, names, labelling, channels, groups, chosen, notes, out, made_in)
 
 
 def evaluate_given(
@@ -154,6 +167,11 @@ def evaluate_given(
     )
     channels = _channels(dataset_json, json_file)
     chosen = choose_subsets(subsets, channels)
+    if dataset_json_file is None:
+        for _, folder in predictions:
+            if (folder / "dataset.json").is_file():
+                check_labels(folder / "dataset.json", labelling, json_file)
+                _check_same_channels(folder / "dataset.json", channels, json_file)
     pairs = {
         _key(name, subset, case): pair
         for name, folder in predictions
@@ -171,7 +189,8 @@ def evaluate_given(
             progress_file=out / PROGRESS,
         )
         title = f"Predictions of {labels.resolve()} from every subset of its sequences"
-        _report(title, rows, names, labelling, dataset_json, chosen, [], out, made_in)
+        groups = resolve_modality_groups(dataset_json, {})
+        _report(title, rows, names, labelling, channels, groups, chosen, [], out, made_in)
         (out / PROGRESS).unlink(missing_ok=True)
 
 
@@ -197,6 +216,21 @@ def _check_same_channels(json_file: Path, channels: Sequence[str], of_first: Pat
             f"{json_file} and {of_first} have different channels, {', '.join(others)} and {', '.join(channels)}: "
             "compare models that have the same ones."
         )
+
+
+def _groups_of(folders: Mapping[str, Path], configuration: str, dataset_json: Mapping[str, Any]) -> ModalityGroups:
+    """The modality groups of the first model that is a CFNet, else those of the dataset."""
+    for name, folder in folders.items():
+        plans = read_json_object(folder / "plans.json", REMEDY)
+        architecture = PlansManager(plans).get_configuration(configuration).configuration["architecture"]
+        if architecture.get("network_class_name") in (CFNET, PUBLISHED):
+            named = architecture["arch_kwargs"].get("modality_groups")
+            try:
+                groups, reason = resolve_modality_groups(dataset_json, plans, named)
+            except ValueError as error:
+                raise UserError(f"{folder / 'plans.json'}: {error}") from error
+            return ModalityGroups(groups, f"of {name}, {reason}")
+    return resolve_modality_groups(dataset_json, {})
 
 
 def _raw_images(
@@ -251,17 +285,17 @@ def _report(
     table: pandas.DataFrame,
     names: Sequence[str],
     labelling: Labelling,
-    dataset_json: Mapping[str, Any],
+    channels: Sequence[str],
+    modality_groups: ModalityGroups,
     subsets: Sequence[Subset],
     notes: Sequence[str],
     out: Path,
     made_in: Path,
 ) -> None:
     """Take the keys apart, write the report and say where it is."""
-    channels = channel_names_of(dataset_json)
+    groups, reason = modality_groups
     keys = table["case"].map(json.loads)
     table = table.assign(subset=[subset_name(subset, channels) for subset in keys.str[1]], case=keys.str[2])
-    groups, reason = resolve_modality_groups(dataset_json, {})
     comparison = SubsetComparison(
         title=title,
         channels=channels,

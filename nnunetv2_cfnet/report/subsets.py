@@ -165,8 +165,6 @@ MEANING_OF_SHARES = (
     "of predicting nothing. They are no measure of what a sequence tells a reader, or another model."
 )
 DEFINITIONS = (
-    "A subset's sequences were given as they are, and the others as images of zeros, before crop and normalisation. A "
-    "case in which all sequences of a subset are zero counts as an empty prediction.",
     f"Dice: {RULES['brats']}",
     "Means are over cases first, and then over subsets. Where a region says so, a prediction of it with fewer voxels "
     "than that was set to none, as papers report the enhancing tumour; the other figures are raw.",

@@ -1,9 +1,11 @@
 """Subsets: the order of papers, what a user may ask for, and which means are shown."""
 
+import re
+
 import pytest
 
 from nnunetv2_cfnet.errors import UserError
-from nnunetv2_cfnet.evaluation.subsets import PRINTED_ORDER, all_subsets, choose_subsets, means_of_subsets, subset_name
+from nnunetv2_cfnet.evaluation.subsets import all_subsets, check_channels, choose_subsets, means_of_subsets, subset_name
 
 BRATS = ["T1", "T1ce", "T2", "FLAIR"]
 GROUPS = [[0, 2], [1, 3]]
@@ -14,8 +16,11 @@ def names(subsets, channels=BRATS):
 
 
 def test_brats_subsets_are_in_the_order_of_papers():
-    assert tuple(names(all_subsets(BRATS))) == PRINTED_ORDER
-    assert len(set(PRINTED_ORDER)) == 15
+    assert names(all_subsets(BRATS)) == [
+        *("T2", "T1ce", "T1", "FLAIR"),
+        *("T1ce+T2", "T1+T1ce", "T1+FLAIR", "T1+T2", "T2+FLAIR", "T1ce+FLAIR"),
+        *("T1+T1ce+FLAIR", "T1+T2+FLAIR", "T1ce+T2+FLAIR", "T1+T1ce+T2", "T1+T1ce+T2+FLAIR"),
+    ]
 
 
 def test_other_spellings_and_orders_of_the_four_are_in_it_too():
@@ -66,3 +71,12 @@ def test_other_channels_have_no_mean_of_t1ce_and_no_mean_is_over_nothing():
         *("mean of 2, all", "mean of 1, without a whole group")
     ]
     assert list(means_of_subsets([(0, 1)], ["CT", "PET"], [[0], [1]])) == ["mean of 1, all"]
+
+
+@pytest.mark.parametrize("name", ["T1+T2", "T1,T2", "T1;T2", "mean of T1", "Mean of 2, all"])
+def test_channels_that_are_named_like_subsets_or_means_are_refused(name):
+    check_channels(BRATS, "dataset.json")
+    with pytest.raises(
+        UserError, match=f"dataset.json: the channel '{re.escape(name)}' can't .* rename it in channel_names"
+    ):
+        check_channels(["T1", name], "dataset.json")

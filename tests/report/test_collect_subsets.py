@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas
 import pytest
+import SimpleITK
 from images import write_image
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
@@ -23,6 +24,7 @@ from nnunetv2_cfnet.evaluation.segmentations import Labelling
 from nnunetv2_cfnet.evaluation.subsets import all_subsets, means_of_subsets
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import workers
+from nnunetv2_cfnet.planning.plans import CFNET
 from nnunetv2_cfnet.report import statistics, subsets
 from nnunetv2_cfnet.report.collect_subsets import PROGRESS, RECORDS
 from nnunetv2_cfnet.report.comparison import Model
@@ -66,6 +68,13 @@ def labels_of(images: np.ndarray) -> np.ndarray:
 def write_json(file: Path, content: object) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content))
+
+
+def cut_off(image: Path) -> None:
+    """As a download that ended early leaves it: SimpleITK still reads it."""
+    content = image.read_bytes()
+    image.write_bytes(content[:-20])
+    SimpleITK.ReadImage(str(image))
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +240,37 @@ def test_a_case_without_any_of_the_sequences_is_an_empty_prediction(seen):
     assert (False, False) not in {present for _, _, present in seen}
 
 
+@pytest.mark.parametrize("model", [GOOD, POOR])
+def test_modality_groups_are_those_of_the_first_cfnet_among_the_models(seen, model):
+    architecture = {"network_class_name": CFNET, "arch_kwargs": {"modality_groups": [[0, 1], [1]]}}
+    plans = {**PLANS, "configurations": {"3d_fullres": {"architecture": architecture}}}
+    write_json(Path("nnUNet_results", DATASET, f"{model}__3d_fullres", "plans.json"), plans)
+    other = {**plans, "cfnet_modality_groups": [["FLAIR"], ["T1ce"]]}
+    other["configurations"] = {"3d_fullres": {"architecture": {**architecture, "arch_kwargs": {}}}}
+    if model == GOOD:
+        write_json(Path("nnUNet_results", DATASET, f"{POOR}__3d_fullres", "plans.json"), other)
+    report = run(*TRAINED)
+    assert report["notes"][-1] == f"Modality groups: (T1ce, FLAIR) and (FLAIR) - of {model}, named by the plans file."
+    assert report["means"]["mean of 1, without a whole group"] == ["T1ce"]
+
+
+def test_modality_groups_that_do_not_fit_are_named_with_their_file(seen, capsys):
+    architecture = {"network_class_name": CFNET, "arch_kwargs": {"modality_groups": [[0], [2]]}}
+    plans = {**PLANS, "configurations": {"3d_fullres": {"architecture": architecture}}}
+    write_json(Path("nnUNet_results", DATASET, f"{GOOD}__3d_fullres", "plans.json"), plans)
+    run(*TRAINED, code=2)
+    assert f"{GOOD}__3d_fullres/plans.json: modality_groups=[[0], [2]] in the plans file" in capsys.readouterr().err
+    assert not seen
+
+
+def test_zeros_in_place_of_sequences_are_claimed_of_trained_models_alone(seen):
+    markdown = Path("cfnet_subsets/subsets.md")
+    for flags, is_said in ((TRAINED, True), (GIVEN, False)):
+        run(*flags)
+        assert ("the others as images of zeros" in markdown.read_text()) == is_said
+        assert ("counts as an empty prediction" in markdown.read_text()) == is_said
+
+
 def test_predictions_from_elsewhere_have_the_same_figures(seen):
     of_trained = run(*TRAINED)["models"][0]
     records = Path("cfnet_subsets", RECORDS).read_bytes()
@@ -276,6 +316,18 @@ def test_worker_processes_give_the_same_figures(seen, monkeypatch):
             "channel_names has FLAIR, flair several times",
         ),
         (
+            lambda _: write_json(Path("other/dataset.json"), {**DATASET_JSON, "labels": {"background": 0, "core": 1}}),
+            (*GIVEN[:2], "other=other", *GIVEN[2:]),
+            "other/dataset.json and good/dataset.json have different labels",
+        ),
+        (
+            lambda _: write_json(
+                Path("other/dataset.json"), {**DATASET_JSON, "channel_names": {"0": "FLAIR", "1": "T1ce"}}
+            ),
+            (*GIVEN[:2], "other=other", *GIVEN[2:]),
+            "other/dataset.json and good/dataset.json have different channels, FLAIR, T1ce and T1ce, FLAIR",
+        ),
+        (
             lambda _: Path("nnUNet_raw", DATASET, "imagesTr", "case_2_0001.nii.gz").unlink(),
             TRAINED,
             "1 of 4 cases do not have their 2 images there: case_2.",
@@ -283,7 +335,12 @@ def test_worker_processes_give_the_same_figures(seen, monkeypatch):
         (
             lambda _: Path("nnUNet_raw", DATASET, "imagesTr", "case_2_0001.nii.gz").write_bytes(b"torn"),
             TRAINED,
-            "case_2_0000.nii.gz can't be read",
+            "case_2_0001.nii.gz can't be read",
+        ),
+        (
+            lambda _: cut_off(Path("nnUNet_raw", DATASET, "imagesTr", "case_2_0001.nii.gz")),
+            TRAINED,
+            "case_2_0001.nii.gz can't be read (Compressed file ended before the end-of-stream marker was reached)",
         ),
         (
             lambda _: write_image(
@@ -292,10 +349,20 @@ def test_worker_processes_give_the_same_figures(seen, monkeypatch):
             TRAINED,
             "case_2_0000.nii.gz lies elsewhere than",
         ),
+        (
+            lambda _: write_image(
+                cubes()[1], Path("nnUNet_raw", DATASET, "imagesTr/case_2_0001.nii.gz"), Origin=(9, 0, 0)
+            ),
+            TRAINED,
+            "case_2_0001.nii.gz lies elsewhere than",
+        ),
         (lambda _: shutil.rmtree("good/FLAIR"), GIVEN, "good has no folder FLAIR, for what is predicted from"),
         (lambda _: Path("good/FLAIR/case_1.nii.gz").unlink(), GIVEN, "1 without a prediction in good/FLAIR: case_1"),
     ],
-    ids=["checkpoint", "plans", "channels", "names", "missing", "torn", "geometry", "folder", "case"],
+    ids=[
+        *("checkpoint", "plans", "channels", "names", "other labels", "other channels", "missing", "torn", "cut off"),
+        *("geometry", "FLAIR", "folder", "case"),
+    ],
 )
 def test_broken_files_are_named_before_anything_is_predicted_or_written(seen, capsys, break_it, flags, message):
     break_it(Path("nnUNet_results", DATASET, f"{POOR}__3d_fullres"))
