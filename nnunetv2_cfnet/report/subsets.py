@@ -120,15 +120,15 @@ def tests_of(models: Sequence[Model], comparison: SubsetComparison) -> list[Pair
     """Dice of the first model against each other one, for each subset and mean; a test's region names both."""
     as_regions = []
     for model in models:
-        rows = model.rows.assign(region=_labelled(model.rows["subset"], model.rows["region"]))
-        as_regions.append(replace(model, rows=rows.drop(columns="subset")))
+        regions = list(map(_labelled, model.rows["subset"], model.rows["region"]))
+        as_regions.append(replace(model, rows=model.rows.drop(columns="subset").assign(region=regions)))
     lines = [*comparison.means, *comparison.names]
     labels = [_labelled(line, region) for line in lines for region in comparison.regions]
     return paired_tests(as_regions, labels, ("dice",))
 
 
-def _labelled(subset, region):  # type: ignore[no-untyped-def]  # texts or columns of them
-    return subset + ": " + region
+def _labelled(subset: str, region: str) -> str:
+    return f"{subset}: {region}"
 
 
 def make_sections(
