@@ -17,6 +17,7 @@ import os
 import random
 import sys
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from ablation_tables import figure, tables
 from cost import environment
+from pages import write_between_markers
 from torch import nn
 from tqdm import tqdm
 
@@ -43,7 +45,6 @@ from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.jobs.steps import Step, run_step
 
 PROJECT = Path(__file__).parents[1]
-BEGIN, END = "<!-- begin: written by benchmarks/ablation.py -->", "<!-- end: written by benchmarks/ablation.py -->"
 CONFIGURATION = "3d_fullres"
 PHANTOM_ID, PHANTOM_CASES, PHANTOM_SHAPE = 1, 40, (40, 40, 40)
 PROBED_BATCHES = 8  # over which data-dependent weights are averaged
@@ -103,7 +104,7 @@ def main() -> None:
     networks = dict.fromkeys((NETWORKS[0], *options.networks))
     entries = {name: network_plans(name, plans, dataset_json, size) for name in networks}
     for seed in options.seeds:
-        missing = {name: entry for name, entry in entries.items() if not _run_file(runs, name, seed).is_file()}
+        missing = {name: entry for name, entry in entries.items() if not run_file(runs, name, seed).is_file()}
         if missing:
             run_seed(missing, dataset_json, size, steps=steps, seed=seed, device=options.device, runs=runs)
     results = {
@@ -226,30 +227,51 @@ def run_seed(
         name: make_trainer(plans, dataset_json, size, steps=steps, seed=seed, device=device)
         for name, plans in entries.items()
     }
-    losses: dict[str, list[float]] = {name: [] for name in trainers}
-    probes: list[torch.Tensor] = []
-    for step, batch in enumerate(tqdm(batches(next(iter(trainers.values())), seed, steps), f"seed {seed}", steps)):
-        for name, trainer in trainers.items():
-            trainer.lr_scheduler.step(step)
-            losses[name].append(float(trainer.train_step(batch)["loss"]))
-        if step >= steps - PROBED_BATCHES:
-            probes.append(batch["data"].to(trainer.device))
+    probes: deque[torch.Tensor] = deque(maxlen=PROBED_BATCHES)
+
+    def seen(batch: dict) -> dict[str, dict]:
+        probes.append(batch["data"])
+        return dict.fromkeys(trainers, batch)
+
+    curves = train(trainers, seed=seed, steps=steps, seen=seen)
     for name, trainer in trainers.items():
-        network = trainer.network.eval()
-        network.decoder.deep_supervision = False
-        run = {
-            "network": name,
-            "seed": seed,
-            "loss": [float(np.mean(part)) for part in np.array_split(losses[name], min(CURVE_POINTS, steps))],
-            "dice": score(trainer),
-        }
+        run = {"network": name, "seed": seed, "loss": curves[name], "dice": score(trainer)}
         if name == NETWORKS[0]:
+            inputs = [probe.to(trainer.device) for probe in probes]
             run["parts"] = {
-                part: replaced_by_mean(trainer, weights, probes, run["dice"])
-                for part, weights in data_dependent_weights(network).items()
+                part: replaced_by_mean(trainer, weights, inputs, run["dice"])
+                for part, weights in data_dependent_weights(trainer.network).items()
             }
-        with whole_file(_run_file(runs, name, seed)) as file:
+        with whole_file(run_file(runs, name, seed)) as file:
             file.write_text(json.dumps(run))
+
+
+def train(
+    trainers: Mapping[str, Any], *, seed: int, steps: int, seen: Callable[[dict], Mapping[str, dict]]
+) -> dict[str, list[float]]:
+    """Train networks on the same batches, and make them ready to predict.
+
+    Args:
+        trainers: by the network's name, see make_trainer.
+        seed: of the batches.
+        steps: of each training.
+        seen: makes of a batch what each network sees of it, by its name.
+
+    Returns:
+        The loss curve of each network, of at most CURVE_POINTS means.
+    """
+    losses: dict[str, list[float]] = {name: [] for name in trainers}
+    for step, batch in enumerate(tqdm(batches(next(iter(trainers.values())), seed, steps), f"seed {seed}", steps)):
+        for name, own_batch in seen(batch).items():
+            trainers[name].lr_scheduler.step(step)
+            losses[name].append(float(trainers[name].train_step(own_batch)["loss"]))
+    for trainer in trainers.values():
+        trainer.network.eval()
+        trainer.network.decoder.deep_supervision = False
+    return {
+        name: [float(np.mean(part)) for part in np.array_split(values, min(CURVE_POINTS, steps))]
+        for name, values in losses.items()
+    }
 
 
 def make_trainer(plans: dict, dataset_json: dict, size: Size, *, steps: int, seed: int, device: str) -> Any:
@@ -299,8 +321,13 @@ def _seed_everything(seed: int) -> None:
 # Scores
 
 
-def score(trainer: Any) -> dict[str, dict[str, float]]:
-    """Dice of each region of each case that the fold leaves out."""
+def score(trainer: Any, channels: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
+    """Dice of each region of each case that the fold leaves out.
+
+    Args:
+        trainer: with a trained network.
+        channels: those that the network sees, the others being zero; None: all.
+    """
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     predictor = nnUNetPredictor(use_mirroring=False, device=trainer.device, allow_tqdm=False)
@@ -318,8 +345,11 @@ def score(trainer: Any) -> dict[str, dict[str, float]]:
     dice = {}
     for case in dataset.identifiers:
         data, reference, _, _ = dataset.load_case(case)
+        image = torch.from_numpy(np.array(data[:]))
+        if channels is not None:
+            image[[channel for channel in range(len(image)) if channel not in channels]] = 0
         with torch.inference_mode():
-            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data[:]))).float()
+            logits = predictor.predict_sliding_window_return_logits(image).float()
         predicted = trainer.label_manager.convert_logits_to_segmentation(logits.cpu().numpy())
         reference = np.asarray(reference[:])[0]
         dice[str(case)] = {
@@ -388,21 +418,18 @@ def hooked(hooks: Mapping[nn.Module, Callable]) -> Iterator[None]:
 # Results
 
 
-def _run_file(runs: Path, network: str, seed: int) -> Path:
+def run_file(runs: Path, network: str, seed: int) -> Path:
+    """Where the results of one training are kept."""
     return runs / f"{network.replace(' ', '_')}_{seed}.json"
 
 
 def write(results: dict, docs: Path) -> None:
     """ablation.json, ablation.svg and the tables of ablation.md; what stands around the markers is kept."""
-    page = docs / "ablation.md"
-    before, _, rest = (page.read_text() if page.is_file() else "").partition(BEGIN)
-    after = rest.partition(END)[2] or "\n"
     with whole_file(docs / "ablation.json") as file:
         file.write_text(json.dumps(results, indent=1) + "\n")
     with whole_file(docs / "ablation.svg") as file:
         figure(results, file)
-    with whole_file(page) as file:
-        file.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}")
+    write_between_markers(docs / "ablation.md", Path(__file__).name, tables(results))
 
 
 if __name__ == "__main__":

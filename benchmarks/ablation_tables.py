@@ -15,46 +15,50 @@ GREY, BLUE = "#8a8a8a", "#1f77b4"
 
 def tables(results: Mapping) -> str:
     """Markdown."""
-    networks, setting = list(results["costs"]), results["setting"]
+    networks = list(results["costs"])
     first, *others = networks
-    patch = " × ".join(map(str, setting["patch_size"]))
-    seeds = sorted({run["seed"] for run in results["runs"]})
-    num_cases = len(_dice(results, first))
-    environment = results["environment"]
-    machine = environment["gpu"] or f"{environment['cores']} cores of {environment['cpu']}"
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    intro = (
-        f"{setting['dataset']}, size {setting['size']}: patches of {patch}, batch {setting['batch_size']}, "
-        f"{setting['steps']} steps, seeds {', '.join(map(str, seeds))}, {num_cases} predictions of left-out cases. "
-        f"{environment['date']}, commit {environment['commit']}, {machine}; {versions}."
-    )
     return "\n\n".join(
         (
-            intro,
+            provenance(results),
             "### Cost and result",
-            _table(
+            markdown_table(
                 ("network", "seeds", "parameters", "forward", "stored", "final loss", *_regions(results), MEAN),
                 [_result(results, network) for network in networks],
             ),
             f"### {first} minus each other network",
-            _table(
+            markdown_table(
                 (
                     "network",
                     "mean Dice",
-                    "95 % interval",
+                    "95 % over cases",
+                    "95 % over seeds",
                     "seeds won",
                     "final loss",
-                    "95 % interval",
+                    "95 % over seeds",
                     *_regions(results),
                 ),
                 [_difference(results, first, other) for other in others],
             ),
             f"### What the weights of {first}'s parts do",
-            _table(
+            markdown_table(
                 ("part", "mean weight", "spread over inputs and voxels", "change of probabilities", "change of Dice"),
                 _parts(results, first),
             ),
         )
+    )
+
+
+def provenance(results: Mapping) -> str:
+    """Of which data, trainings and machine the results are."""
+    setting, environment = results["setting"], results["environment"]
+    patch = " × ".join(map(str, setting["patch_size"]))
+    seeds = sorted({run["seed"] for run in results["runs"]})
+    machine = environment["gpu"] or f"{environment['cores']} cores of {environment['cpu']}"
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    return (
+        f"{setting['dataset']}, size {setting['size']}: patches of {patch}, batch {setting['batch_size']}, "
+        f"{setting['steps']} steps, seeds {', '.join(map(str, seeds))}. "
+        f"{environment['date']}, commit {environment['commit']}, {machine}; {versions}."
     )
 
 
@@ -103,10 +107,11 @@ def _difference(results: Mapping, first: str, other: str) -> list[str]:
     return [
         other,
         f"{_pooled(differences).mean():+.3f}",
-        _interval(bootstrap_interval(_pooled(differences))),
+        interval_text(bootstrap_interval(_pooled(differences))),
+        interval_text(student_interval(by_seed)),
         f"{int((by_seed > 0).sum())} of {len(by_seed)}",
         f"{losses.mean():+.3f}",
-        _interval(_student(losses)),
+        interval_text(student_interval(losses)),
         *(f"{_pooled(_differences(results, first, other, region)).mean():+.3f}" for region in _regions(results)),
     ]
 
@@ -152,7 +157,7 @@ def _final_losses(results: Mapping, network: str) -> dict[int, float]:
     }
 
 
-def _student(values: np.ndarray) -> tuple[float, float] | None:
+def student_interval(values: np.ndarray) -> tuple[float, float] | None:
     """95 % interval of the mean over seeds, by Student's t; None for a single seed."""
     if len(values) < 2:
         return None
@@ -160,10 +165,10 @@ def _student(values: np.ndarray) -> tuple[float, float] | None:
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
+def interval_text(interval: tuple[float, float] | None) -> str:
     return f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else "n/a"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -36,15 +36,16 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from pages import write_between_markers
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from nnunetv2_cfnet.architecture.cfnet import CFNet
 from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters, count_saved_bytes
+from nnunetv2_cfnet.files.whole import whole_file
 
 PROJECT = Path(__file__).parents[1]
-BEGIN, END = "<!-- begin: written by benchmarks/cost.py -->", "<!-- end: written by benchmarks/cost.py -->"
 PACKAGES = ("torch", "nnunetv2", "dynamic-network-architectures", "nnunetv2_cfnet")
 # On CUDA: compilation, cuDNN's search, and the first steps, which gradient scaling skips.
 WARM_UPS = {"cpu": 1, "cuda": 10}
@@ -433,17 +434,9 @@ def environment(device: str) -> dict:
 
 def write(results: dict, out: Path) -> None:
     """Write benchmarks.json, and its tables into benchmarks.md; what stands around the markers is kept."""
-    page = out / "benchmarks.md"
-    before, _, rest = (page.read_text() if page.is_file() else "").partition(BEGIN)
-    after = rest.partition(END)[2] or "\n"
-    _replace(out / "benchmarks.json", json.dumps(results, indent=1) + "\n")
-    _replace(page, f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}")
-
-
-def _replace(file: Path, text: str) -> None:
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(file)
+    with whole_file(out / "benchmarks.json") as file:
+        file.write_text(json.dumps(results, indent=1) + "\n")
+    write_between_markers(out / "benchmarks.md", Path(__file__).name, tables(results))
 
 
 if __name__ == "__main__":

@@ -61,17 +61,21 @@ def test_tables_have_means_differences_and_their_intervals(ablation, results):
     text = ablation.tables(results)
     assert "| CFNet | 2 | 2.00 M | 3.00 GFLOP | 4 MiB | -0.700 | 0.800 | 0.600 | 0.700 |" in text
     (row,) = [line for line in text.splitlines() if line.startswith("| U-Net | +")]
-    _, name, dice, interval, won, loss, of_loss, *regions, _ = (cell.strip() for cell in row.split("|"))
+    _, name, dice, interval, over_seeds, won, loss, of_loss, *regions, _ = (cell.strip() for cell in row.split("|"))
     assert (name, dice, won, loss, regions) == ("U-Net", "+0.200", "2 of 2", "-0.200", ["+0.200", "+0.200"])
     low, high = map(float, interval.split(" to "))
     assert 0.1 < low < 0.2 < high < 0.3
+    assert over_seeds == "-1.071 to +1.471"  # 0.2 -+ 12.71 * 0.1, Student's t of one degree of freedom
     assert of_loss == "-0.200 to -0.200"
     assert "| attention | 0.1 | 0.05 | 0.01 | -0.02 |" in text
 
 
 def test_results_are_written_between_the_markers_of_the_page(ablation, results, tmp_path):
     page = tmp_path / "ablation.md"
-    page.write_text(f"Before.\n\n{ablation.BEGIN}\nold\n{ablation.END}\n\nAfter.\n")
+    from pages import markers
+
+    begin, end = markers("ablation.py")
+    page.write_text(f"Before.\n\n{begin}\nold\n{end}\n\nAfter.\n")
     ablation.write(results, tmp_path)
     text = page.read_text()
     assert text.startswith("Before.\n")

@@ -22,6 +22,13 @@ def cost(monkeypatch) -> ModuleType:
 
 
 @pytest.fixture
+def cost_markers(cost) -> tuple[str, str]:
+    from pages import markers
+
+    return markers("cost.py")
+
+
+@pytest.fixture
 def tiny(cost):
     """A plain 2D and a residual 3D plan of three and four stages."""
     return {
@@ -57,10 +64,11 @@ def test_naive_network_stores_several_times_what_the_plan_does(count_to, tmp_pat
     assert networks["naive"]["saved_bytes"] > 2 * networks["own"]["saved_bytes"]
 
 
-def test_rerun_keeps_the_prose_and_what_was_measured_before(cost, count_to, tmp_path):
+def test_rerun_keeps_the_prose_and_what_was_measured_before(cost, cost_markers, count_to, tmp_path):
     measured = {"environment": {**cost.environment("cpu"), "gpu": "A GPU"}, "networks": {"own": {"step_s": [2.0]}}}
     (tmp_path / "benchmarks.json").write_text(json.dumps({"cuda": {"plain": measured}}))
-    (tmp_path / "benchmarks.md").write_text(f"# Benchmarks\n\n{cost.BEGIN}\nold\n{cost.END}\n\n{PROSE}\n")
+    begin, end = cost_markers
+    (tmp_path / "benchmarks.md").write_text(f"# Benchmarks\n\n{begin}\nold\n{end}\n\n{PROSE}\n")
     assert count_to(tmp_path)["cuda"] == {"plain": measured}
     page = (tmp_path / "benchmarks.md").read_text()
     assert page.startswith("# Benchmarks\n")
@@ -84,10 +92,11 @@ def test_naive_network_gives_a_gradient_to_every_parameter(cost, tiny):
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-def test_page_shows_the_results_as_they_are_stored(cost):
+def test_page_shows_the_results_as_they_are_stored(cost, cost_markers):
     results = json.loads((DOCS / "benchmarks.json").read_text())
     page = (DOCS / "benchmarks.md").read_text()
-    assert page.partition(cost.BEGIN)[2].partition(cost.END)[0].strip() == cost.tables(results)
+    begin, end = cost_markers
+    assert page.partition(begin)[2].partition(end)[0].strip() == cost.tables(results)
 
 
 @pytest.mark.parametrize("name", ["3D-default", "3D-ResEncM", "2D-default", "2D-ResEncM"])
