@@ -1,7 +1,7 @@
 """The one exception that this package's own commands turn into a message and exit code 2, and words for messages."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 NUM_LISTED = 10
 
@@ -15,6 +15,12 @@ def listing_of(items: Iterable[object]) -> str:
     listed = [printable(str(item)) for item in items]
     rest = f" and {len(listed) - NUM_LISTED} more" if len(listed) > NUM_LISTED else ""
     return ", ".join(listed[:NUM_LISTED]) + rest
+
+
+def lines_of(problems: Sequence[str]) -> str:
+    """Enough of them for the end of a message, each on a line of its own."""
+    rest = [f"and {len(problems) - NUM_LISTED} more"] if len(problems) > NUM_LISTED else []
+    return "".join(f"\n  {line}" for line in [*problems[:NUM_LISTED], *rest])
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from nnunetv2_cfnet.commands.flags import add_processes
-from nnunetv2_cfnet.errors import NUM_LISTED, UserError, printable
+from nnunetv2_cfnet.errors import UserError, lines_of, printable
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -133,8 +133,6 @@ def find_cases(folder: Path, ending: str, channels: Sequence[str]) -> list[Case]
     cases: dict[str, dict[int, Path]] = defaultdict(dict)
     problems = []
     for path in entries:
-        if path.name.startswith(".") or path.suffix == ".json":
-            continue
         match = re.fullmatch(rf"(?P<case>.+)_(?P<channel>[0-9]{{4}}){re.escape(ending)}", path.name)
         if path.is_dir():
             if path.name.endswith(ending) or any(path.rglob(f"*{ending}")):
@@ -157,9 +155,7 @@ def find_cases(folder: Path, ending: str, channels: Sequence[str]) -> list[Case]
 def _refuse(problems: Sequence[str], folder: Path) -> None:
     """A UserError if there are problems."""
     if problems:
-        rest = [f"and {len(problems) - NUM_LISTED} more"] if len(problems) > NUM_LISTED else []
-        lines = "\n".join(f"  {line}" for line in [*problems[:NUM_LISTED], *rest])
-        raise UserError(f"{folder} can't be completed, and nothing was written:\n{lines}")
+        raise UserError(f"{folder} can't be completed, and nothing was written:{lines_of(problems)}")
 
 
 def _check_reader(reader: "type[BaseReaderWriter]") -> None:

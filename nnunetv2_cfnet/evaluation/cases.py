@@ -17,7 +17,7 @@ import numpy as np
 import pandas
 
 from nnunetv2_cfnet import __version__
-from nnunetv2_cfnet.errors import NUM_LISTED, UserError, listing_of
+from nnunetv2_cfnet.errors import UserError, lines_of, listing_of
 from nnunetv2_cfnet.evaluation.metrics import METRICS, region_metrics
 from nnunetv2_cfnet.evaluation.segmentations import (
     Labelling,
@@ -199,10 +199,8 @@ def _use_one_thread() -> None:
 
 def raise_problems(problems: Sequence[str], description: str) -> None:
     if problems:
-        listed = "".join(f"\n  {problem}" for problem in problems[:NUM_LISTED])
-        rest = f"\n  and {len(problems) - NUM_LISTED} more" if len(problems) > NUM_LISTED else ""
         found = "1 problem was" if len(problems) == 1 else f"{len(problems)} problems were"
-        raise UserError(f"{found} found with {description}; nothing was evaluated:{listed}{rest}")
+        raise UserError(f"{found} found with {description}; nothing was evaluated:{lines_of(problems)}")
 
 
 def digest_of(file: Path) -> str | None:

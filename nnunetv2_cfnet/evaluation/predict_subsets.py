@@ -9,6 +9,7 @@ Nothing but the records is kept. One whose files still have the same content is 
 
 import io
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from functools import partial
@@ -73,7 +74,7 @@ class Job(NamedTuple):
 
 
 def check_predictable(model_folder: Path, configuration: str, folds: Iterable[int]) -> None:
-    """What the predictor needs of a trained model, but for what is in its checkpoints.
+    """What the predictor needs of a trained model, but for the weights in its checkpoints.
 
     Raises:
         UserError: it is not there, or the model takes more than images, as a cascade does.
@@ -95,6 +96,8 @@ def check_predictable(model_folder: Path, configuration: str, folds: Iterable[in
     for checkpoint in (model_folder / f"fold_{fold}" / CHECKPOINT for fold in folds):
         if not checkpoint.is_file():
             raise UserError(f"{checkpoint} is not there: copy it from where the model was trained.")
+        if not zipfile.is_zipfile(checkpoint):  # torch writes the list of a file's parts last
+            raise UserError(f"{checkpoint} is damaged or cut off: copy it anew from where the model was trained.")
 
 
 def evaluate_jobs(

@@ -5,6 +5,7 @@ the poor one is blind to T1ce.
 """
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pandas
 import pytest
 import SimpleITK
+import torch
 from images import write_image
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
@@ -92,7 +94,7 @@ def original(tmp_path_factory) -> Path:
             fold = root / "nnUNet_results" / DATASET / f"{name}__3d_fullres" / f"fold_{number % 2}"
             write_image(labels_of(cubes()), fold / "validation" / f"{case}.nii.gz")
             (fold / "validation" / "summary.json").touch()
-            (fold / "checkpoint_final.pth").write_text(f"weights of {name}, {fold.name}")
+            torch.save(f"weights of {name}, {fold.name}", fold / "checkpoint_final.pth")
             write_json(fold.parent / "dataset.json", DATASET_JSON)
             write_json(fold.parent / "plans.json", PLANS)
         for folder, channels in (("t1ce", [0]), ("FLAIR", [1]), ("FLAIR+T1ce", [0, 1])):
@@ -205,7 +207,7 @@ def test_an_interrupted_run_goes_on_and_torn_lines_are_made_anew(seen, monkeypat
 @pytest.mark.parametrize(
     ("change", "num_predictions"),
     [
-        (lambda model: (model / "fold_0" / "checkpoint_final.pth").write_text("other weights"), 2 * 3),
+        (lambda model: torch.save("other weights", model / "fold_0" / "checkpoint_final.pth"), 2 * 3),
         (lambda _: write_image(2 * cubes()[0], Path("nnUNet_raw", DATASET, "imagesTr/case_3_0000.nii.gz")), 2 * 3),
         (
             lambda _: write_image(
@@ -299,6 +301,11 @@ def test_worker_processes_give_the_same_figures(seen, monkeypatch):
             "fold_1/checkpoint_final.pth is not there: copy it from where the model was trained.",
         ),
         (
+            lambda model: os.truncate(file := model / "fold_1" / "checkpoint_final.pth", file.stat().st_size - 20),
+            TRAINED,
+            "fold_1/checkpoint_final.pth is damaged or cut off: copy it anew",
+        ),
+        (
             lambda model: write_json(model / "plans.json", {"dataset_name": DATASET}),
             TRAINED,
             "plans.json does not plan 3d_fullres (KeyError",
@@ -360,8 +367,8 @@ def test_worker_processes_give_the_same_figures(seen, monkeypatch):
         (lambda _: Path("good/FLAIR/case_1.nii.gz").unlink(), GIVEN, "1 without a prediction in good/FLAIR: case_1"),
     ],
     ids=[
-        *("checkpoint", "plans", "channels", "names", "other labels", "other channels", "missing", "torn", "cut off"),
-        *("geometry", "FLAIR", "folder", "case"),
+        *("checkpoint", "torn checkpoint", "plans", "channels", "names", "other labels", "other channels"),
+        *("missing", "torn", "cut off", "geometry", "FLAIR", "folder", "case"),
     ],
 )
 def test_broken_files_are_named_before_anything_is_predicted_or_written(seen, capsys, break_it, flags, message):
