@@ -78,7 +78,7 @@ class Size:
 
 SIZES = {
     # patches of about 48^3; nnU-Net's momentum of 0.99 averages over half as many steps as there are here
-    "small": Size(steps=200, memory_target_gb=0.5, base_features=8, initial_lr=3e-2, momentum=0.9),
+    "small": Size(steps=400, memory_target_gb=0.5, base_features=8, initial_lr=3e-2, momentum=0.9),
     "plan": Size(steps=25_000),
 }
 
@@ -275,13 +275,20 @@ def train(
 
 
 def make_trainer(plans: dict, dataset_json: dict, size: Size, *, steps: int, seed: int, device: str) -> Any:
-    """nnU-Net's trainer with a seeded network; its epochs are steps, so that its schedule moves at each."""
+    """nnU-Net's trainer with a seeded network; its epochs are steps, so that its schedule moves at each.
+
+    On a CPU, where memory is at hand and time is not, nothing is recomputed and weights have the layout of its convs.
+    """
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     class QuietTrainer(nnUNetTrainer):
         def print_to_log_file(self, *args: Any, **kwargs: Any) -> None:
             """Nothing: a bar shows the progress."""
 
+    plans = deepcopy(plans)
+    arguments = plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
+    if device == "cpu" and "recompute" in arguments:
+        arguments["recompute"] = False
     splits = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"] / "splits_final.json"
     num_folds = len(json.loads(splits.read_text())) if splits.is_file() else 5
     trainer = QuietTrainer(
@@ -293,6 +300,10 @@ def make_trainer(plans: dict, dataset_json: dict, size: Size, *, steps: int, see
     for group in trainer.optimizer.param_groups:
         group["momentum"] = size.momentum or group["momentum"]
     draw_weights(trainer.network, seed)
+    if device == "cpu":
+        for parameter in trainer.network.parameters():
+            if parameter.ndim == 5:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
     return trainer
 
 
