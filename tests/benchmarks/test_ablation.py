@@ -1,6 +1,7 @@
-"""The ablation's script: what it draws, counts and writes, without training."""
+"""The ablation's script: what it draws, counts and writes, and a training of two steps."""
 
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -106,3 +107,23 @@ def test_networks_that_share_a_module_start_with_the_same_weights_there(ablation
 def test_the_page_shows_what_the_script_makes_of_its_results(ablation):
     results = json.loads((DOCS / "ablation.json").read_text())
     assert ablation.tables(results) in (DOCS / "ablation.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("planned_dataset")
+def test_a_training_of_two_steps_tells_what_the_weights_of_parts_do(ablation, tmp_path, monkeypatch):
+    monkeypatch.setitem(ablation.SIZES, "small", ablation.Size(steps=2))
+    options = ["-d", 1, "--seeds", 0, "--networks", "U-Net", "-device", "cpu", "-o", tmp_path / "o", "--docs", tmp_path]
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *map(str, options)])
+    ablation.main()
+    results = json.loads((tmp_path / "ablation.json").read_text())
+    assert list(results["costs"]) == ["CFNet", "U-Net"]
+    cfnet, unet = results["runs"]
+    assert (cfnet["network"], unet["network"]) == ("CFNet", "U-Net")
+    assert len(cfnet["loss"]) == len(unet["loss"]) == 2
+    assert cfnet["dice"].keys() == unet["dice"].keys()
+    assert "parts" not in unet
+    for part in ("attention", "context", "gates"):
+        assert cfnet["parts"][part]["spread"] > 0
+        assert cfnet["parts"][part]["changed"] > 0
+    assert ablation.tables(results) in (tmp_path / "ablation.md").read_text()

@@ -76,16 +76,14 @@ def test_the_page_shows_what_the_script_makes_of_its_results(missing_sequences):
 
 
 @pytest.mark.slow
-def test_a_training_of_two_steps_is_written_and_not_repeated(missing_sequences, make_workspace, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("planned_dataset")
+def test_a_training_of_two_steps_is_written_and_not_repeated(missing_sequences, tmp_path, monkeypatch):
     """Training and scores are those of the ablation's script."""
     from ablation import Size
 
-    workspace = make_workspace()
     monkeypatch.setitem(missing_sequences.SIZES, "small", Size(steps=2))
     monkeypatch.setattr(missing_sequences, "all_subsets", lambda channels: [(1,), (0, 1, 2, 3)])
     monkeypatch.setattr(missing_sequences, "tables", lambda results: f"{len(results['runs'])} runs")
-    for name, value in {**workspace.environment, "nnUNet_n_proc_DA": "0", "nnUNet_compile": "false"}.items():
-        monkeypatch.setenv(name, value)
     arguments = ["-d", 1, "--seeds", 0, "-device", "cpu", "-o", tmp_path / "out", "--docs", tmp_path]
     monkeypatch.setattr(sys, "argv", ["missing_sequences.py", *map(str, arguments)])
     missing_sequences.main()
