@@ -59,7 +59,7 @@ CFNETS: dict[str, dict[str, Any]] = {
     "without gates": {"communication": False},
     "without all three": {"fusion": "concatenation", "context": False, "communication": False},
     "wider encoders": {},  # see network_plans
-    "other pairs": {"modality_groups": [[0, 1], [2, 3]]},  # (T1, T1ce) and (T2, FLAIR) in nnU-Net's order of BraTS
+    "published pairs": {"modality_groups": [[0, 2], [1, 3]]},  # in nnU-Net's order of BraTS
 }
 NETWORKS = ("CFNet", "U-Net", "ResEnc U-Net", *list(CFNETS)[1:])  # the first is compared with the others
 RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6)  # of nnU-Net's ResEncUNetPlanner

@@ -108,7 +108,7 @@ def draw(network: CFNet) -> str:
         logits = "logits" if stage == 0 else "deep supervision"
         shapes.append(text(head_x + 60, middle_y + half + 4, logits))
 
-    for y, channels in ((52, "T1, T2"), (102, "T1ce, FLAIR")):
+    for y, channels in ((52, "T1, T1ce"), (102, "T2, FLAIR")):
         shapes.append(text(COLUMNS["input"] + 46, y + half - 8, channels, "column"))
         shapes.append(arrow((COLUMNS["input"], y + half), (COLUMNS["first" if y == 52 else "second"], y + half)))
     width, height = 1216, 52 + N_STAGES * ROW

@@ -15,8 +15,9 @@ class DualEncoder(nn.Module):
 
     Source: paper, "structurally identical" encoders for (T1, T2) and (T1ce, FLAIR). Each is nnU-Net's own, DNA's
     PlainConvEncoder or ResidualEncoder, unchanged.
-    Departures: the published 1x1 conv from 2 to 3 channels, made for ImageNet stems, is dropped; the stems are
-    independent, while the release runs both groups through encoder one's.
+    Departures: by default the groups are (T1, T1ce) and (T2, FLAIR), for reasons in planning/modality_groups.py; the
+    published 1x1 conv from 2 to 3 channels, made for ImageNet stems, is dropped; the stems are independent, while the
+    release runs both groups through encoder one's.
 
     Args:
         input_channels: channels of the network's input.

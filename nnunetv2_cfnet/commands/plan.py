@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the plans, for -p of nnU-Net's commands (default: the planner's)",
     )
     parser.add_argument(
-        "--groups", metavar="GROUPS", help='channels of the two encoders, as in "T1,T2|T1ce,FLAIR" (default: by name)'
+        "--groups", metavar="GROUPS", help='channels of the two encoders, as in "T1,T1ce|T2,FLAIR" (default: by name)'
     )
     parser.add_argument(
         "--without",

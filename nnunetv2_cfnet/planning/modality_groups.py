@@ -10,15 +10,14 @@ from typing import NamedTuple
 
 # A key of dataset.json or of a plans file: two lists of channel names or indices.
 OVERRIDE_KEY = "cfnet_modality_groups"
-EXAMPLE = '[["T1", "T2"], ["T1ce", "FLAIR"]]'
-# The paper's pairing: (T1, T2) and (T1ce, FLAIR), by the names that BraTS and MSD releases give the sequences.
+EXAMPLE = '[["T1", "T1ce"], ["T2", "FLAIR"]]'
+# The names that BraTS and MSD releases give the sequences.
 SEQUENCES = {
     "T1": frozenset({"t1", "t1n", "t1w"}),
     "T1ce": frozenset({"t1ce", "t1c", "t1gd", "t1post"}),
     "T2": frozenset({"t2", "t2w"}),
     "FLAIR": frozenset({"flair", "t2f"}),
 }
-FIRST_GROUP, SECOND_GROUP = ("T1", "T2"), ("T1ce", "FLAIR")
 
 
 class ModalityGroups(NamedTuple):
@@ -26,6 +25,19 @@ class ModalityGroups(NamedTuple):
 
     groups: list[list[int]]
     reason: str
+
+
+class Pairing(NamedTuple):
+    """Which sequences go together."""
+
+    name: str
+    groups: tuple[tuple[str, str], tuple[str, str]]
+
+
+# Enhancement is what T1ce shows and T1 does not, and oedema is told from fluid by FLAIR beside T2: with these pairs one
+# encoder forms either difference from its first conv on. CFNet learned more than with the paper's (docs/ablation.md).
+CONTRAST_PAIRING = Pairing("the pairing (T1, T1ce) and (T2, FLAIR)", (("T1", "T1ce"), ("T2", "FLAIR")))
+PUBLISHED_PAIRING = Pairing("the paper's pairing (T1, T2) and (T1ce, FLAIR)", (("T1", "T2"), ("T1ce", "FLAIR")))
 
 
 def channel_names_of(dataset_json: Mapping) -> list[str]:
@@ -42,13 +54,16 @@ def sequence_of(channel: str) -> str | None:
     return next((sequence for sequence, spellings in SEQUENCES.items() if key in spellings), None)
 
 
-def resolve_modality_groups(dataset_json: Mapping, plans: Mapping, named: object = None) -> ModalityGroups:
+def resolve_modality_groups(
+    dataset_json: Mapping, plans: Mapping, named: object = None, pairing: Pairing = CONTRAST_PAIRING
+) -> ModalityGroups:
     """Choose the groups: those of the plans, else dataset.json's override, else by the channel names.
 
     Args:
         dataset_json: nnU-Net's dataset.json; may have the key "cfnet_modality_groups".
         plans: nnU-Net's plans; may have the key "cfnet_modality_groups".
         named: modality_groups of an architecture in the plans that is CFNet already; None if there are none.
+        pairing: of channels with the usual names.
 
     Raises:
         ValueError: groups that name no channel of the dataset, leave one out, or are not two; two different groupings
@@ -76,12 +91,12 @@ def resolve_modality_groups(dataset_json: Mapping, plans: Mapping, named: object
     if len(names) == 1:
         return ModalityGroups(default_modality_groups(1), "there is one channel: both encoders see it")
     sequences = [sequence_of(name) for name in names]
-    groups = [[i for i, sequence in enumerate(sequences) if sequence in group] for group in (FIRST_GROUP, SECOND_GROUP)]
+    groups = [[i for i, sequence in enumerate(sequences) if sequence in group] for group in pairing.groups]
     if all(groups) and sum(map(len, groups)) == len(names):
-        return ModalityGroups(groups, "the paper's pairing (T1, T2) and (T1ce, FLAIR), by channel name")
+        return ModalityGroups(groups, f"{pairing.name}, by channel name")
     return ModalityGroups(
         default_modality_groups(len(names)),
-        "the channel names are not those of the paper's pairing (T1, T2) and (T1ce, FLAIR): first half, second half",
+        f"the channel names are not those of {pairing.name}: first half, second half",
     )
 
 

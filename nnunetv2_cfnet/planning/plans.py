@@ -25,7 +25,12 @@ from nnunetv2_cfnet.architecture.published import TOTAL_STRIDE, PublishedCFNet
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.json_files import read_json_object
 from nnunetv2_cfnet.files.names import is_plain_name
-from nnunetv2_cfnet.planning.modality_groups import channel_names_of, describe_groups, resolve_modality_groups
+from nnunetv2_cfnet.planning.modality_groups import (
+    PUBLISHED_PAIRING,
+    channel_names_of,
+    describe_groups,
+    resolve_modality_groups,
+)
 
 CFNET = f"{CFNet.__module__}.{CFNet.__name__}"
 PUBLISHED = f"{PublishedCFNet.__module__}.{PublishedCFNet.__name__}"
@@ -186,7 +191,7 @@ def published_plans(plans: Mapping, dataset_json: Mapping, configuration: str) -
         check_sizes(planned.configuration)
         _check_divisible(planned.patch_size, [[TOTAL_STRIDE] * 2], where)
         named = planned.network_arch_init_kwargs.get("modality_groups")
-        groups, reason = resolve_modality_groups(dataset_json, plans, named)
+        groups, reason = resolve_modality_groups(dataset_json, plans, named, PUBLISHED_PAIRING)
     except (ValueError, *MALFORMED) as error:
         raise ValueError(_describe(error, where)) from error
     translated["configurations"][configuration]["architecture"] = published_architecture(groups)

@@ -39,7 +39,7 @@ from nnunetv2_cfnet.planning.planners import (
 )
 from nnunetv2_cfnet.planning.plans import MALFORMED, read_plans
 
-EXAMPLE = '"T1,T2|T1ce,FLAIR" or "0,2|1,3"'
+EXAMPLE = '"T1,T1ce|T2,FLAIR" or "0,1|2,3"'
 READ_BY_PLANNERS = ("spacings", "shapes_after_crop", "median_relative_size_after_cropping", INTENSITIES)
 RESERVED_NAMES = (DEFAULT_PLANS, *(f"nnUNetResEncUNet{size}Plans" for size in ("", "M", "L", "XL")), *NOT_PLANS)
 
@@ -76,7 +76,7 @@ def plan(
         preprocessor_name: class of nnunetv2.preprocessing.
         overwrite_target_spacing: three numbers, in mm; None: nnU-Net's choice.
         overwrite_plans_name: None: the planner's.
-        groups: channel names as in "T1,T2|T1ce,FLAIR"; None: chosen from dataset.json.
+        groups: channel names as in "T1,T1ce|T2,FLAIR"; None: chosen from dataset.json.
         without: parts of CFNet.
 
     Raises:

@@ -38,7 +38,7 @@ def test_cascade_trains_and_predicts(make_workspace, tmp_path):
     workspace.train("3d_cascade_fullres", 0)
     plans = json.loads((workspace.model(TRAINER, "3d_cascade_fullres") / "plans.json").read_text())
     architecture = plans["configurations"]["3d_cascade_fullres"]["architecture"]
-    assert architecture["arch_kwargs"]["modality_groups"] == [[0, 2], [1, 3]]  # the one-hot channels go to both
+    assert architecture["arch_kwargs"]["modality_groups"] == [[0, 1], [2, 3]]  # the one-hot channels go to both
 
     workspace.predict(tmp_path / "lowres", "3d_lowres", "-f", "all")
     workspace.predict(

@@ -38,7 +38,7 @@ def test_real_mri_is_trained_on_and_predicted_with_its_geometry(new_workspace, t
         "--verify_dataset_integrity",
     )
     output = workspace.train("3d_fullres", "all").stdout
-    assert "CFNet's modality groups: (T1, T2) and (T1CE, FLAIR) - the paper's pairing" in output
+    assert "CFNet's modality groups: (T1, T1CE) and (T2, FLAIR) - the pairing" in output
     workspace.run(
         *("nnUNetv2_predict", "-i", images, "-o", tmp_path, "-d", 1, "-c", "3d_fullres", "-f", "all"),
         *("-tr", "nnUNetTrainerCFNetTiny", "-device", "cpu", "--disable_tta", "-npp", 1, "-nps", 1),

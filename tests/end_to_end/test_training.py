@@ -38,11 +38,11 @@ def test_model_folder_names_cfnet_with_every_argument(model):
     plans = json.loads((model / "plans.json").read_text())
     for configuration in plans["configurations"].values():
         assert configuration["architecture"]["network_class_name"] == CFNET
-        assert configuration["architecture"]["arch_kwargs"]["modality_groups"] == [[0, 2], [1, 3]]
+        assert configuration["architecture"]["arch_kwargs"]["modality_groups"] == [[0, 1], [2, 3]]
     assert (model / "fold_0" / "checkpoint_final.pth").is_file()
     assert len(list((model / "fold_0" / "validation").glob("*.npz"))) == 1
     (log,) = (model / "fold_0").glob("training_log_*.txt")
-    assert "CFNet's modality groups: (T1, T2) and (T1ce, FLAIR) - the paper's pairing" in log.read_text()
+    assert "CFNet's modality groups: (T1, T1ce) and (T2, FLAIR) - the pairing" in log.read_text()
 
 
 def test_prediction_has_the_images_geometry(workspace, model, tmp_path):
@@ -88,13 +88,13 @@ def test_interrupted_training_is_continued(workspace, model):
 def test_changed_groups_are_refused_and_the_model_kept(workspace, model):
     dataset_file = workspace.preprocessed / workspace.dataset / "dataset.json"
     original, plans = dataset_file.read_text(), (model / "plans.json").read_text()
-    dataset_file.write_text(json.dumps({**json.loads(original), "cfnet_modality_groups": [[0, 1], [2, 3]]}))
+    dataset_file.write_text(json.dumps({**json.loads(original), "cfnet_modality_groups": [[0, 2], [1, 3]]}))
     try:
         refused = workspace.train("3d_fullres", 1, check=False)
     finally:
         dataset_file.write_text(original)
     assert refused.returncode != 0
-    assert "modality_groups: trained with [[0, 2], [1, 3]], now [[0, 1], [2, 3]]" in refused.stderr
+    assert "modality_groups: trained with [[0, 1], [2, 3]], now [[0, 2], [1, 3]]" in refused.stderr
     assert refused.stderr.strip().splitlines()[-1].endswith("move the folder away to train anew.")
     assert (model / "plans.json").read_text() == plans
     assert not (model / "fold_1").exists()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nnunetv2_cfnet.planning.modality_groups import describe_groups, resolve_modality_groups
+from nnunetv2_cfnet.planning.modality_groups import PUBLISHED_PAIRING, describe_groups, resolve_modality_groups
 
 
 def dataset(*names: str, **more) -> dict:
@@ -10,26 +10,28 @@ def dataset(*names: str, **more) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("names", "groups"),
+    ("names", "groups", "published"),
     [
-        (("T1", "T1ce", "T2", "FLAIR"), [[0, 2], [1, 3]]),  # nnU-Net's BraTS converters
-        (("t1n", "t1c", "t2w", "t2f"), [[0, 2], [1, 3]]),  # BraTS 2023
-        (("FLAIR", "T1w", "t1gd", "T2w"), [[1, 3], [0, 2]]),  # MSD Task01
-        (("T1post", "t1"), [[1], [0]]),
-        (("T1", "T2", "Flair"), [[0, 1], [2]]),
-        (("T1", "FLAIR"), [[0], [1]]),
+        (("T1", "T1ce", "T2", "FLAIR"), [[0, 1], [2, 3]], [[0, 2], [1, 3]]),  # nnU-Net's BraTS converters
+        (("t1n", "t1c", "t2w", "t2f"), [[0, 1], [2, 3]], [[0, 2], [1, 3]]),  # BraTS 2023
+        (("FLAIR", "T1w", "t1gd", "T2w"), [[1, 2], [0, 3]], [[1, 3], [0, 2]]),  # MSD Task01
+        (("T1", "T2", "Flair"), [[0], [1, 2]], [[0, 1], [2]]),
+        (("T1", "FLAIR"), [[0], [1]], [[0], [1]]),
     ],
 )
-def test_known_names_give_the_papers_pairing(names, groups):
+def test_known_names_are_paired(names, groups, published):
     chosen = resolve_modality_groups(dataset(*names), {})
     assert chosen.groups == groups
-    assert "the paper's pairing (T1, T2) and (T1ce, FLAIR), by channel name" in chosen.reason
+    assert chosen.reason == "the pairing (T1, T1ce) and (T2, FLAIR), by channel name"
+    chosen = resolve_modality_groups(dataset(*names), {}, pairing=PUBLISHED_PAIRING)
+    assert chosen.groups == published
+    assert chosen.reason == "the paper's pairing (T1, T2) and (T1ce, FLAIR), by channel name"
 
 
 @pytest.mark.parametrize(
     ("names", "groups"),
     [
-        (("T1", "T2"), [[0], [1]]),  # the pairing would leave the second group empty
+        (("T1post", "t1"), [[0], [1]]),  # the pairing would leave the second group empty
         (("CT", "PET"), [[0], [1]]),
         (("T1", "T1ce", "T2", "FLAIR", "ADC"), [[0, 1, 2], [3, 4]]),
         (("a", "b", "c"), [[0, 1], [2]]),
@@ -87,7 +89,7 @@ def test_a_dataset_without_channel_names_is_named():
         ([["T1"], ["T2"], ["T1ce", "FLAIR"]], "two non-empty groups are needed"),
         ([], "two non-empty groups are needed"),
         ([["T1", "T1", "T2"], ["T1ce", "FLAIR"]], "a group names a channel twice"),
-        ("T1,T2|T1ce,FLAIR", "is not two lists"),
+        ("T1,T1ce|T2,FLAIR", "is not two lists"),
         (["T1", "T2"], "is not two lists"),
         (3, "is not two lists"),
         (None, "is not two lists"),

@@ -405,7 +405,7 @@ def test_several_datasets_are_checked_before_the_first_is_planned(make_dataset, 
         (("--without", "attention"), "--without attention: unknown; CFNet can be planned without fusion, context, com"),
         (
             ("--groups", "T1,T2,T1ce,FLAIR"),
-            '--groups "T1,T2,T1ce,FLAIR": give two groups, as in "T1,T2|T1ce,FLAIR" or "0,2|1,3"',
+            '--groups "T1,T2,T1ce,FLAIR": give two groups, as in "T1,T1ce|T2,FLAIR" or "0,1|2,3"',
         ),
         (("--groups", "T1,T2|T1ce"), "--groups \"T1,T2|T1ce\": channels ['FLAIR'] are in no group"),
         (("--groups", "T1,T2|T1ce,PD"), "'PD' is none of the 4 channel(s)"),
@@ -553,7 +553,7 @@ def test_show_prints_each_configuration_beside_its_unet(make_dataset, planned, c
     assert rows["batch size"] == str(configuration["batch_size"])
     assert rows["stages"] == str(arguments_of(plans)["n_stages"])
     assert rows["widths"] == ", ".join(map(str, arguments_of(plans)["features_per_stage"]))
-    assert rows["groups"] == "(T1, T2) and (T1ce, FLAIR)"
+    assert rows["groups"] == "(T1, T1ce) and (T2, FLAIR)"
     assert rows["without"] == "fusion, context, communication"
     assert rows[""].split() == ["CFNet", "ResidualEncoderUNet"]
     for figure, unit in (("parameters", "M"), ("forward FLOPs", "G"), ("estimated memory", "GB")):

@@ -48,14 +48,13 @@ def test_stock_nnunet_builds_the_network_from_the_plans(make_plans, dataset_json
     )
     # the cascade's three one-hot channels go to both encoders
     one_hot = [4, 5, 6] if configuration == "3d_cascade_fullres" else []
-    assert network.encoder.modality_groups == [[0, 2, *one_hot], [1, 3, *one_hot]]
+    assert network.encoder.modality_groups == [[0, 1, *one_hot], [2, 3, *one_hot]]
 
 
 def test_note_says_which_groups_and_why(make_plans, dataset_json):
     (note,) = cfnet_plans(make_plans(), dataset_json, "2d").notes
     assert note == (
-        "CFNet's modality groups: (T1, T2) and (T1ce, FLAIR) - the paper's pairing (T1, T2) and (T1ce, FLAIR), "
-        "by channel name."
+        "CFNet's modality groups: (T1, T1ce) and (T2, FLAIR) - the pairing (T1, T1ce) and (T2, FLAIR), by channel name."
     )
 
 

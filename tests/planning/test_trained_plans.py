@@ -49,18 +49,18 @@ def test_a_changed_plan_is_refused_with_the_difference(make_plans, dataset_json,
 
 
 def test_changed_groups_are_refused_with_the_difference(make_plans, dataset_json, trained):
-    dataset_json["cfnet_modality_groups"] = [["T1", "T1ce"], ["T2", "FLAIR"]]
+    dataset_json["cfnet_modality_groups"] = [["T1", "T2"], ["T1ce", "FLAIR"]]
     with pytest.raises(
-        ValueError, match=r"modality_groups: trained with \[\[0, 2\], \[1, 3\]\], now \[\[0, 1\], \[2, 3\]\]"
+        ValueError, match=r"modality_groups: trained with \[\[0, 1\], \[2, 3\]\], now \[\[0, 2\], \[1, 3\]\]"
     ):
         keep(make_plans(), dataset_json, trained)
 
 
 def test_the_same_groups_written_otherwise_are_no_change(make_plans, dataset_json, trained):
     plans = make_plans()
-    plans["cfnet_modality_groups"] = [["T1", "T2"], ["T1ce", "FLAIR"]]
+    plans["cfnet_modality_groups"] = [["T1", "T1ce"], ["T2", "FLAIR"]]
     keep(plans, dataset_json, trained)
-    dataset_json["cfnet_modality_groups"] = [[0, 2], [1, 3]]
+    dataset_json["cfnet_modality_groups"] = [[0, 1], [2, 3]]
     keep(make_plans(), dataset_json, trained)
 
 

@@ -62,7 +62,7 @@ def test_variants_differ_in_epochs_alone(plans, dataset_json, results, suffix, e
 def test_log_says_which_groups_were_chosen(plans, dataset_json, results):
     trainer = nnUNetTrainerCFNet(plans, "2d", 0, dataset_json, torch.device("cpu"))
     with open(trainer.log_file) as log:
-        assert "CFNet's modality groups: (T1, T2) and (T1ce, FLAIR) - the paper's pairing" in log.read()
+        assert "CFNet's modality groups: (T1, T1ce) and (T2, FLAIR) - the pairing" in log.read()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
@@ -143,7 +143,7 @@ def test_changed_groups_leave_a_trained_folder_as_it_is(plans, dataset_json, res
     model = results / "Dataset001_Phantom" / "nnUNetTrainerCFNet__nnUNetPlans__2d"
     (model / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))  # as on_train_start does
     before = sorted(model.rglob("*")), (model / "plans.json").read_text()
-    dataset_json["cfnet_modality_groups"] = [[0, 1], [2, 3]]
+    dataset_json["cfnet_modality_groups"] = [[0, 2], [1, 3]]
     with pytest.raises(ValueError, match="was trained with other settings"):
         nnUNetTrainerCFNet(plans, "2d", 1, dataset_json, torch.device("cpu"))
     assert (sorted(model.rglob("*")), (model / "plans.json").read_text()) == before
