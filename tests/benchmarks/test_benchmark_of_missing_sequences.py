@@ -9,6 +9,7 @@ import pytest
 import torch
 
 PROJECT = Path(__file__).parents[2]
+DOCS = PROJECT / "docs"
 CHANNELS = ["T1", "T1ce", "T2", "FLAIR"]
 
 
@@ -67,6 +68,11 @@ def test_samples_of_a_batch_lose_channels_of_their_own(missing_sequences):
     assert kept[:, :4].any(dim=1).all()
     assert kept[:, 4].all()
     assert len(set(map(tuple, kept.tolist()))) > 8
+
+
+def test_the_page_shows_what_the_script_makes_of_its_results(missing_sequences):
+    results = json.loads((DOCS / "missing_sequences.json").read_text())
+    assert missing_sequences.tables(results) in (DOCS / "missing_sequences.md").read_text()
 
 
 @pytest.mark.slow
