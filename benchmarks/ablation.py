@@ -1,10 +1,10 @@
 """What each part of CFNet earns: `python benchmarks/ablation.py [-d ID] [--size small|plan] [-device cpu|cuda]`.
 
-Trains the plan's U-Net, a residual one, CFNet, and CFNet without each of its parts, with nnU-Net's own trainer: its
-data loader, augmentation, loss, optimizer and schedule. The cases that the fold leaves out are predicted by its own
-sliding window and scored in the preprocessed space. All networks of a seed see the same batches at the same time.
-Initial weights are drawn a module at a time, by the seed and the module's name, so that networks that share a module
-start with the same weights there, and differ in what they vary alone.
+Trains the plan's U-Net, a residual one, CFNet, CFNet without each of its parts, and CFNet with other forms of attention
+(fusion_variants.py), with nnU-Net's own trainer: its data loader, augmentation, loss, optimizer and schedule. The cases
+that the fold leaves out are predicted by its own sliding window and scored in the preprocessed space. All networks of a
+seed see the same batches at the same time. Initial weights are drawn a module at a time, by the seed and the module's
+name, so that networks that share a module start with the same weights there, and differ in what they vary alone.
 
 Seed k trains and predicts fold k of nnU-Net's split, from the first again after the last. Each network of a seed is a
 file in OUT/runs: the same command goes on where an interrupted one was, and adds seeds. Writes ablation.json,
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from ablation_tables import figure, tables
 from cost import environment
+from fusion_variants import VARIANTS
 from pages import write_between_markers
 from torch import nn
 from tqdm import tqdm
@@ -36,7 +37,7 @@ from tqdm import tqdm
 from nnunetv2_cfnet.architecture.context import MultiScaleContext
 from nnunetv2_cfnet.architecture.cost import count_forward_flops, count_parameters, count_saved_bytes
 from nnunetv2_cfnet.architecture.decoder import CommunicationGate
-from nnunetv2_cfnet.architecture.fusion import ChannelContext
+from nnunetv2_cfnet.architecture.fusion import FUSIONS, ChannelContext
 from nnunetv2_cfnet.demo.phantom import write_dataset
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.evaluation.metrics import overlap_metrics
@@ -60,6 +61,7 @@ CFNETS: dict[str, dict[str, Any]] = {
     "without all three": {"fusion": "concatenation", "context": False, "communication": False},
     "wider encoders": {},  # see network_plans
     "published pairs": {"modality_groups": [[0, 2], [1, 3]]},  # in nnU-Net's order of BraTS
+    **{name: {"fusion": name} for name in VARIANTS},
 }
 NETWORKS = ("CFNet", "U-Net", "ResEnc U-Net", *list(CFNETS)[1:])  # the first is compared with the others
 RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6)  # of nnU-Net's ResEncUNetPlanner
@@ -444,6 +446,7 @@ def write(results: dict, docs: Path) -> None:
 
 
 if __name__ == "__main__":
+    FUSIONS.update(VARIANTS)  # here, since a test that imports this goes on with the package's own
     try:
         main()
     except UserError as error:
