@@ -64,7 +64,7 @@ class TokenAttention(ConcatenationFusion):
 
 
 class ChannelSteering(ConcatenationFusion):
-    """A gain a channel and block from means and deviations of the other group: X_1 (1 + s tanh(W [mean, deviation]))."""
+    """A gain a channel and block from statistics of the other group: X_1 (1 + s tanh(W [mean, deviation]))."""
 
     def __init__(self, conv_op: Callable[..., nn.Module], input_channels: int, **parts: Any) -> None:
         super().__init__(conv_op=conv_op, input_channels=input_channels, **parts)
