@@ -348,7 +348,10 @@ def test_user_site_and_system_site_packages_give_one_hook(tmp_path: Path, wheel:
 
 def test_wheel_holds_all_that_is_no_module(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"nnunetv2_cfnet.pth", "nnunetv2_cfnet/py.typed", "nnunetv2_cfnet/report/report.html.jinja"} <= set(names)
+    page = {
+        f"nnunetv2_cfnet/report/{file}" for file in ("report.html.jinja", "forest.svg.jinja", "report.css", "report.js")
+    }
+    assert {"nnunetv2_cfnet.pth", "nnunetv2_cfnet/py.typed", *page} <= set(names)
     assert [name for name in names if name.startswith(HOOK.as_posix())] == [
         (HOOK / "nnunetv2_cfnet_trainer_hook.py").as_posix()
     ]

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_cfnet.commands.flags import add_dataset_json, add_processes
+from nnunetv2_cfnet.commands.flags import add_cases, add_dataset_json, add_processes, num_different_cases
+from nnunetv2_cfnet.report.presentation import Presentation
 
 DESCRIPTION = (
     "Evaluate predictions with BraTS's metrics, on any dataset: Dice, HD95, ASSD, NSD, sensitivity, specificity, "
@@ -19,11 +20,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", type=Path, metavar="OUT", help="folder for cfnet_summary.json and per_case.csv (default: PREDICTIONS)"
     )
+    parser.add_argument("--html", action="store_true", help="write report.html besides: every case, and its slices")
+    add_cases(parser)
     add_processes(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from nnunetv2_cfnet.evaluation.evaluate import evaluate
+    presentation = Presentation(num_different=num_different_cases(options.cases, options.all_cases))
+    if options.html:
+        from nnunetv2_cfnet.report.one_model import evaluate_and_show
 
-    evaluate(options.labels, options.predictions, options.djfile, options.o, options.np)
+        evaluate_and_show(
+            options.labels,
+            options.predictions,
+            options.djfile,
+            options.o,
+            num_processes=options.np,
+            presentation=presentation,
+        )
+    else:
+        from nnunetv2_cfnet.evaluation.evaluate import evaluate
+
+        evaluate(options.labels, options.predictions, options.djfile, options.o, options.np)
     return 0

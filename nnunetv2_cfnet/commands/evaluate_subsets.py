@@ -45,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     trained = (options.d, options.c, options.models)
     given = (options.predictions, options.reference)
-    of_trained = (options.folds, options.device, options.disable_tta)
+    of_trained = (options.folds, options.names, options.device, options.disable_tta)
     is_trained = None not in trained and given == (None, None) and options.djfile is None
-    is_given = None not in given and trained == (None, None, None) and of_trained == (None, "auto", False)
+    is_given = None not in given and trained == (None, None, None) and of_trained == (None, None, "auto", False)
     if not (is_trained or is_given):
         raise UserError(
-            "give either -d, -c and --models (and --folds, -device, --disable_tta), for trained models, or "
+            "give either -d, -c and --models (and --names, --folds, -device, --disable_tta), for trained models, or "
             "--predictions and --reference (and -djfile, if dataset.json does not lie in the first folder)"
         )
     from nnunetv2_cfnet.report.collect_subsets import evaluate_given, evaluate_trained
@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
             folds=options.folds or ALL_FOLDS,
             device=choose_device(options.device),
             mirroring=not options.disable_tta,
+            shown_names=options.names or (),
             **common,
         )
     else:

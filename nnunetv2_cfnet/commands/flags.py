@@ -4,6 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
+from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.report.presentation import NUM_DIFFERENT
+
 ALL_FOLDS = (0, 1, 2, 3, 4)
 
 
@@ -37,12 +40,40 @@ def add_device(parser: "argparse._ActionsContainer", doing: str = "train") -> No
 
 
 def add_trained_models(parser: "argparse._ActionsContainer") -> None:
-    """-d, -c and --models."""
+    """-d, -c, --models and --names."""
     parser.add_argument("-d", type=int, metavar="ID", help="number of the dataset, as in: 1")
     parser.add_argument("-c", metavar="CONFIGURATION", help="as in: 3d_fullres")
     parser.add_argument(
         "--models", nargs="+", metavar="TRAINER__PLANS", help="the models, as in: nnUNetTrainerCFNet__nnUNetPlans"
     )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="of the models on the page, as in: CFNet U-Net (default: short ones)"
+    )
+
+
+def add_cases(parser: argparse.ArgumentParser) -> None:
+    """--cases and --all-cases, which num_different_cases takes."""
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--cases",
+        type=int,
+        default=NUM_DIFFERENT,
+        metavar="N",
+        help="whose slices the page has: of the N most different ones, beside the best, median and worst (default: "
+        "%(default)s)",
+    )
+    shown.add_argument("--all-cases", action="store_true", help="slices of all cases: a large page")
+
+
+def num_different_cases(cases: int, all_cases: bool) -> int | None:
+    """As Presentation has it.
+
+    Raises:
+        UserError: there are fewer than none.
+    """
+    if cases < 0:
+        raise UserError(f"--cases {cases}: give 0, for the best, median and worst case alone, or more.")
+    return None if all_cases else cases
 
 
 def add_predictions(parser: "argparse._ActionsContainer") -> None:

@@ -184,7 +184,17 @@ def plan_steps(work: Workplace, device: str) -> Iterator[Step]:
         product=work.summary,
     )
     models = [f"{trainer}__{PLANS}" for trainer in (TRAINER, BASELINE)]
-    report = ["--folds", *folds, "-np", "1", "-o", str(work.comparison)]  # a case takes less than starting a process
+    report = [
+        "--names",
+        "CFNet",
+        "U-Net",
+        "--folds",
+        *folds,
+        "-np",
+        "1",
+        "-o",
+        str(work.comparison),
+    ]  # a case takes less than starting a process
     yield Step(
         name="compare",
         command=["nnunetv2_cfnet", "compare", *data, "--models", *models, *report],

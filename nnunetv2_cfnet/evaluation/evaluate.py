@@ -8,13 +8,13 @@ All cases are checked before the first is evaluated, and results are written onl
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas
 
 from nnunetv2_cfnet.evaluation.cases import Pair, check_folders, evaluate_pairs, pair_files
 from nnunetv2_cfnet.evaluation.metrics import METRICS
-from nnunetv2_cfnet.evaluation.segmentations import read_labelled_dataset
+from nnunetv2_cfnet.evaluation.segmentations import Labelling, read_labelled_dataset
 from nnunetv2_cfnet.evaluation.summary import RULES, print_table, summarise, versions
 from nnunetv2_cfnet.files.json_files import to_json
 from nnunetv2_cfnet.files.lock import locked
@@ -24,9 +24,18 @@ SUMMARY, PER_CASE = "cfnet_summary.json", "per_case.csv"
 PROGRESS = ".cfnet_evaluate.jsonl"
 
 
+class Evaluated(NamedTuple):
+    """What was evaluated: a row for each case and region, the files by case, and what the dataset says of them."""
+
+    rows: pandas.DataFrame
+    pairs: dict[str, Pair]
+    labelling: Labelling
+    dataset_json: dict[str, Any]
+
+
 def evaluate(
     labels: Path, predictions: Path, dataset_json_file: Path | None, out: Path | None, num_processes: int
-) -> None:
+) -> Evaluated:
     """Evaluate a folder of predictions, write both results and print a table.
 
     Args:
@@ -77,6 +86,7 @@ def evaluate(
         progress_file.unlink(missing_ok=True)
     print_table(regions)
     print(f"{len(pairs)} cases. Written: {out / SUMMARY} and {out / PER_CASE}")
+    return Evaluated(rows, pairs, labelling, dataset_json)
 
 
 def _list_cases(rows: pandas.DataFrame, pairs: Mapping[str, Pair]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Pictures of cases: the first model's best, median and worst one, with reference and each model's contours.
 
+compare.md shows them; report.html has all slices of these and of more cases instead (case_sheets.py).
 A picture has a row for each of two images (FLAIR and T1ce, or the first two channels) and a column for the reference
 and each model: the reference's regions are filled, the model's are lines of the same colour. It shows the axial slice
 (of a 2D case the whole) where the reference is largest.
@@ -7,24 +8,24 @@ and each model: the reference's regions are filled, the model's are lines of the
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import SimpleITK
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from nnunetv2_cfnet.files.volumes import BROKEN, name_for_itk
+from nnunetv2_cfnet.files.volumes import BROKEN
 from nnunetv2_cfnet.planning.modality_groups import sequence_of
-from nnunetv2_cfnet.report.comparison import Comparison, Model
+from nnunetv2_cfnet.report.case_volumes import labels_of, read_volumes
+from nnunetv2_cfnet.report.chosen_cases import notable_cases
+from nnunetv2_cfnet.report.comparison import Comparison
 from nnunetv2_cfnet.report.figures import Picture, add_legend, as_text, new_figure, to_png, wrapped
 
 # Bright on grey, and distinct to people with any colour vision; after Paul Tol's "Colour Schemes", 2021.
 REGION_COLOURS = ("#66CCEE", "#CCBB44", "#EE6677", "#44DD66", "#EE99EE", "#FF9933")
 NO_IMAGE = "no image: reference's mask"
-MAX_CASE_BYTES = 700_000  # images take more than plots; see MAX_BYTES there
+MAX_CASE_BYTES = 700_000  # images take more than plots
 
 
 class Slice(NamedTuple):
@@ -58,17 +59,6 @@ def case_pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     return pictures, problems
 
 
-def notable_cases(model: Model) -> dict[str, tuple[str, float]]:
-    """The best, median and worst case by mean Dice over regions, with that; of fewer than three cases what there is."""
-    means = model.rows.groupby("case")["dice"].mean()
-    ordered = sorted(means.items(), key=lambda item: (-item[1], item[0]))
-    last = len(ordered) - 1
-    places = {"best": 0, "median": last // 2, "worst": last}
-    if last < 2:
-        places = {"only": 0} if last == 0 else {"best": 0, "worst": last}
-    return {rank: (str(ordered[place][0]), float(ordered[place][1])) for rank, place in places.items()}
-
-
 def choose_channels(names: Sequence[str]) -> list[str]:
     """FLAIR and T1ce if both are there, else the first two channels."""
     found = [next((name for name in names if sequence_of(name) == wanted), None) for wanted in ("FLAIR", "T1ce")]
@@ -81,43 +71,19 @@ def read_slice(comparison: Comparison, case: str) -> Slice:
     Raises:
         BROKEN: a file can't be read, or is not as large as the reference.
     """
-    reference = SimpleITK.ReadImage(name_for_itk(comparison.references[case]))
-    turned = _turned(reference)
-    spacing = turned.GetSpacing()
-    labels = [label for values in comparison.regions.values() for label in values]
-    volumes = {model.name: _array(model.predictions[case], like=reference) for model in comparison.models}
-    images = comparison.images.get(case, {})
-    backgrounds = {name: _array(images[name], like=reference) for name in choose_channels(list(images))}
-    mask = SimpleITK.GetArrayFromImage(turned)
-    place = ""
-    if mask.ndim == 3:
-        sizes = np.isin(mask, labels).sum(axis=(1, 2))
-        if not sizes.any():
-            sizes = sum(np.isin(volume, labels).sum(axis=(1, 2)) for volume in volumes.values())
-        index = int(np.argmax(sizes)) if np.any(sizes) else len(mask) // 2
-        place = f"slice {index + 1} of {len(mask)}"
-        mask = mask[index]
-        volumes = {name: volume[index] for name, volume in volumes.items()}
-        backgrounds = {name: volume[index] for name, volume in backgrounds.items()}
-    return Slice(backgrounds, mask, volumes, spacing[1] / spacing[0], place)
-
-
-def _array(path: Path, like: SimpleITK.Image) -> np.ndarray:
-    """The voxels of a file, turned as a reference's are.
-
-    Headers of one case sometimes disagree although the voxels align, so that the reference's is taken for all.
-    """
-    image = SimpleITK.ReadImage(name_for_itk(path))
-    if image.GetSize() != like.GetSize():
-        raise ValueError(f"{path} has the size {image.GetSize()}, and the reference {like.GetSize()}")
-    image.CopyInformation(like)
-    array = SimpleITK.GetArrayFromImage(_turned(image))
-    return array.mean(axis=-1) if array.ndim > image.GetDimension() else array  # a colour image
-
-
-def _turned(image: SimpleITK.Image) -> SimpleITK.Image:
-    """A volume with axial slices, shown as radiologists do; a 2D image as it is."""
-    return SimpleITK.DICOMOrient(image, "LPS") if image.GetDimension() == 3 else image
+    volumes = read_volumes(comparison, case, choose_channels(list(comparison.images.get(case, {}))))
+    labels = labels_of(comparison.regions)
+    sizes = np.isin(volumes.reference, labels).sum(axis=(1, 2))
+    if not sizes.any():
+        sizes = np.sum([np.isin(volume, labels).sum(axis=(1, 2)) for volume in volumes.predictions.values()], axis=0)
+    index = int(np.argmax(sizes)) if sizes.any() else len(sizes) // 2
+    return Slice(
+        backgrounds={name: image[index] for name, image in volumes.images.items()},
+        reference=volumes.reference[index],
+        predictions={name: prediction[index] for name, prediction in volumes.predictions.items()},
+        aspect=volumes.aspect,
+        place="" if volumes.is_2d else f"slice {index + 1} of {len(sizes)}",
+    )
 
 
 def _draw_case(comparison: Comparison, rank: str, case: str, dice: float) -> Picture:

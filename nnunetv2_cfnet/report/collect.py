@@ -29,8 +29,10 @@ from nnunetv2_cfnet.host import dataset_name, nnunet_folder
 from nnunetv2_cfnet.planning.modality_groups import channel_names_of
 from nnunetv2_cfnet.report.comparison import Comparison, Model
 from nnunetv2_cfnet.report.model_cost import Logs, measure_cost, read_logs
+from nnunetv2_cfnet.report.names import choose_names
+from nnunetv2_cfnet.report.presentation import Presentation
 from nnunetv2_cfnet.report.statistics import brats_ranks, paired_tests
-from nnunetv2_cfnet.report.write import JSON, check_report_place, write_report
+from nnunetv2_cfnet.report.write import JSON, check_report_place, size_of_page, write_report
 
 PROGRESS = ".cfnet_compare.jsonl"
 
@@ -58,6 +60,7 @@ def compare_models(
     out: Path,
     num_processes: int,
     results: Sequence[Path] | None = None,
+    presentation: Presentation | None = None,
 ) -> None:
     """Compare the cross-validation of models that nnU-Net trained.
 
@@ -69,12 +72,15 @@ def compare_models(
         out: folder of the report.
         num_processes: at a time.
         results: folders in place of nnUNet_results, one for each replicate of the trainings.
+        presentation: how the report shows it; the default one if not given.
 
     Raises:
         UserError: something is wrong with the input; no report is written then.
     """
     _check(names, "--models TRAINER__PLANS TRAINER__PLANS ..", out)
     check_folds(folds)
+    presentation = presentation or Presentation()
+    shown_names = choose_names(names, presentation.names)
     if results is None:
         results = [nnunet_folder("nnUNet_results")]
     dataset = dataset_name(dataset_id)
@@ -95,7 +101,7 @@ def compare_models(
     notes = [
         f"Cross-validation, folds {', '.join(map(str, folds))}: each case was predicted by models that never saw it."
     ]
-    notes += _budget_notes(logs)
+    notes += _budget_notes({shown_names[name]: log for name, log in logs.items()})
     if len(results) > 1:
         notes.append(
             f"Each model was trained {len(results)} times. In tests and plots, the metrics of a case are means over "
@@ -116,11 +122,18 @@ def compare_models(
             notes=notes,
             out=out,
             made_in=made_in,
+            presentation=presentation,
         )
 
 
 def compare_predictions(
-    predictions: Sequence[tuple[str, Path]], labels: Path, dataset_json_file: Path | None, out: Path, num_processes: int
+    predictions: Sequence[tuple[str, Path]],
+    labels: Path,
+    dataset_json_file: Path | None,
+    *,
+    out: Path,
+    num_processes: int,
+    presentation: Presentation,
 ) -> None:
     """Compare folders of predictions of the same cases.
 
@@ -130,6 +143,7 @@ def compare_predictions(
         dataset_json_file: dataset.json beside the first predictions if not given.
         out: folder of the report.
         num_processes: at a time.
+        presentation: how the report shows it.
 
     Raises:
         UserError: something is wrong with the input; no report is written then.
@@ -155,10 +169,11 @@ def compare_predictions(
             contenders,
             models,
             labelling,
-            images=_images_beside(labels, contenders[0].pairs[0], dataset_json),
+            images=images_beside(labels, contenders[0].pairs[0], dataset_json),
             notes=[],
             out=out,
             made_in=made_in,
+            presentation=presentation,
         )
 
 
@@ -290,6 +305,7 @@ def _report(
     notes: Sequence[str],
     out: Path,
     made_in: Path,
+    presentation: Presentation,
 ) -> None:
     """Compare the models' rows, write the report and say where it is."""
     references = {case: pair.reference for case, pair in contenders[0].pairs[0].items()}
@@ -301,12 +317,14 @@ def _report(
         ranks=brats_ranks(models),
         references=references,
         images=images,
+        ignore_label=labelling.ignore_label,
         notes=notes,
         provenance={"command": shlex.join(["nnunetv2_cfnet", *sys.argv[1:]]), **versions()},
     )
-    write_report(comparison, out, made_in)
+    write_report(comparison, out, made_in, presentation)
     (out / PROGRESS).unlink(missing_ok=True)
     print(f"{len(references)} cases, {len(models)} models. Written: {out / 'report.html'}, compare.md, compare.json")
+    print(f"The page has {size_of_page(out)}.")
 
 
 def _budget_notes(logs: Mapping[str, Logs]) -> list[str]:
@@ -336,7 +354,7 @@ def training_images(dataset: str, dataset_json: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _images_beside(
+def images_beside(
     labels: Path, cases: Mapping[str, Pair], dataset_json: Mapping[str, Any]
 ) -> dict[str, dict[str, Path]]:
     """The images of each case where labels are in a raw dataset: imagesTr beside labelsTr, imagesTs beside labelsTs."""

@@ -50,8 +50,9 @@ from nnunetv2_cfnet.report.collect import (
     training_images,
 )
 from nnunetv2_cfnet.report.comparison import Model
+from nnunetv2_cfnet.report.names import choose_names
 from nnunetv2_cfnet.report.subsets import STEM, SubsetComparison, write_subsets_report
-from nnunetv2_cfnet.report.write import check_report_place
+from nnunetv2_cfnet.report.write import check_report_place, size_of_page
 
 RECORDS = ".cfnet_subsets.jsonl"  # of predictions, which stay
 PROGRESS = ".cfnet_subsets_given.jsonl"
@@ -74,6 +75,7 @@ def evaluate_trained(
     device: str,
     mirroring: bool,
     num_processes: int,
+    shown_names: Sequence[str] = (),
 ) -> None:
     """Predict the cases that the models' folds left out from each subset, and write the report.
 
@@ -87,11 +89,13 @@ def evaluate_trained(
         device: "cpu" or "cuda".
         mirroring: nnU-Net's test-time augmentation.
         num_processes: at a time, which evaluate.
+        shown_names: of the models in the report; none: short ones.
 
     Raises:
         UserError: something is wrong with the input; no report is written then.
     """
     check_names(names)
+    shown = choose_names(names, shown_names)
     check_folds(folds)
     _check_out(out)
     dataset = dataset_name(dataset_id)
@@ -110,7 +114,7 @@ def evaluate_trained(
     check_same_cases(contenders)
     for folder in folders.values():
         check_predictable(folder, configuration, folds)
-    groups = _groups_of(folders, configuration, dataset_json)
+    groups = _groups_of({shown[name]: folder for name, folder in folders.items()}, configuration, dataset_json)
     images = _raw_images(dataset, dataset_json, contenders[0].pairs[0], channels)
     jobs = {
         _key(contender.name, subset, case): Job(
@@ -131,7 +135,7 @@ def evaluate_trained(
             jobs, labelling, device=device, mirroring=mirroring, num_processes=num_processes, records=out / RECORDS
         )
         title = f"{dataset}, {configuration}, from every subset of its sequences"
-        _report(title, rows, names, labelling, channels, groups, chosen, notes, out, made_in)
+        _report(title, rows, shown, labelling, channels, groups, chosen, notes, out, made_in)
 
 
 def evaluate_given(
@@ -190,7 +194,9 @@ def evaluate_given(
         )
         title = f"Predictions of {labels.resolve()} from every subset of its sequences"
         groups = resolve_modality_groups(dataset_json, {})
-        _report(title, rows, names, labelling, channels, groups, chosen, [], out, made_in)
+        _report(
+            title, rows, dict(zip(names, names, strict=True)), labelling, channels, groups, chosen, [], out, made_in
+        )
         (out / PROGRESS).unlink(missing_ok=True)
 
 
@@ -283,7 +289,7 @@ def _key(model: str, subset: Subset, case: str) -> str:
 def _report(
     title: str,
     table: pandas.DataFrame,
-    names: Sequence[str],
+    names: Mapping[str, str],
     labelling: Labelling,
     channels: Sequence[str],
     modality_groups: ModalityGroups,
@@ -306,8 +312,9 @@ def _report(
         notes=[*notes, f"Modality groups: {describe_groups(groups, channels)} - {reason}."],
         provenance={"command": shlex.join(["nnunetv2_cfnet", *sys.argv[1:]]), **versions()},
     )
-    write_subsets_report(comparison, out, made_in)
+    write_subsets_report(comparison, names, out, made_in)
     print(
         f"{table['case'].nunique()} cases, {len(subsets)} subsets, {len(names)} models. Written: "
         f"{out / 'report.html'}, {STEM}.md, {STEM}.json"
     )
+    print(f"The page has {size_of_page(out)}.")

@@ -92,6 +92,7 @@ class Comparison:
     ranks: BraTS-style mean rank of each model over cases, regions, Dice and HD95; 1 is best.
     references: the file of each case.
     images: for each case its images by channel name; empty where they are not there.
+    ignore_label: of voxels of the reference that count for nothing.
     notes: what a reader has to know, a sentence each.
     provenance: name -> value, as in "nnunetv2": "2.8.1", "command": "..".
     """
@@ -103,5 +104,6 @@ class Comparison:
     ranks: Mapping[str, float]
     references: Mapping[str, Path]
     images: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    ignore_label: int | None = None
     notes: Sequence[str] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)

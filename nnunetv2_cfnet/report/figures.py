@@ -25,7 +25,7 @@ from nnunetv2_cfnet.report.comparison import MAIN_METRICS, Comparison, Model, Pa
 from nnunetv2_cfnet.report.statistics import case_differences, centre
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-# Five plots of this size and three cases (700 kB each), as text in a page, leave it below 5 MB.
+# Five plots of this size, as text in a page, leave 23 of 25 MB to its cases (case_sheets.py).
 MAX_BYTES = 200_000
 RESOLUTIONS_DPI = (130, 110, 90, 75, 60, 45, 30)
 WIDTH_INCHES = 10.0

@@ -7,7 +7,7 @@ A mean is over cases first and then over subsets, as the literature has it. In t
 the mean over the subsets of that one case, so that cases stay what is drawn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,15 @@ from nnunetv2_cfnet.evaluation.shapley import shapley_values
 from nnunetv2_cfnet.evaluation.subsets import Subset, subset_name
 from nnunetv2_cfnet.evaluation.summary import RULES
 from nnunetv2_cfnet.files.json_files import to_json
+from nnunetv2_cfnet.report.case_table import case_table
 from nnunetv2_cfnet.report.comparison import Model, PairedTest
+from nnunetv2_cfnet.report.forest import make_forest
+from nnunetv2_cfnet.report.names import full_names, renamed_tests
+from nnunetv2_cfnet.report.pages import CaseBrowser, Page, Section
 from nnunetv2_cfnet.report.statistics import paired_tests
 from nnunetv2_cfnet.report.subset_figures import shapley_plots, subset_plots
-from nnunetv2_cfnet.report.tables import Table, Verdict, number, signed, tables_of_tests, verdict_line
-from nnunetv2_cfnet.report.write import Section, provenance_section, reservations, without_empty, write_pages
+from nnunetv2_cfnet.report.tables import Table, Verdict, headline, number, signed, tables_of_tests, verdict_line
+from nnunetv2_cfnet.report.write import caution, provenance_section, reservations, write_pages
 
 STEM = "subsets"
 Scores = Mapping[str, pandas.DataFrame]  # model -> mean Dice; a row for each subset and mean, a column for each region
@@ -64,11 +68,12 @@ class SubsetComparison:
         return len(self.subsets) == 2 ** len(self.channels) - 1
 
 
-def write_subsets_report(comparison: SubsetComparison, out: Path, made_in: Path) -> None:
+def write_subsets_report(comparison: SubsetComparison, names: Mapping[str, str], out: Path, made_in: Path) -> None:
     """Write subsets.json, subsets.md, report.html and figures/*.png into a folder.
 
     Args:
         comparison: what the report is on.
+        names: of each model on the pages.
         out: the folder, without links.
         made_in: where its files are written (whole_file).
     """
@@ -76,9 +81,17 @@ def write_subsets_report(comparison: SubsetComparison, out: Path, made_in: Path)
     scores = {model.name: mean_dice(model, comparison) for model in models}
     shares = {model.name: shares_of(model, scores[model.name], comparison) for model in comparison.models}
     tests = tests_of(models, comparison)
-    sections = make_sections(comparison, scores, shares, tests)
-    content = partial(subsets_json, comparison, scores, shares, tests)
-    write_pages(comparison.title, sections, content, out, made_in, STEM)
+    page = make_page(
+        replace(
+            comparison,
+            models=[replace(model, name=names[model.name]) for model in models],
+            provenance=full_names(names) | dict(comparison.provenance),
+        ),
+        {names[model]: score for model, score in scores.items()},
+        {names[model]: share for model, share in shares.items()},
+        renamed_tests(tests, names),
+    )
+    write_pages(page, partial(subsets_json, comparison, names, scores, shares, tests), out, made_in, STEM)
 
 
 def with_means(model: Model, comparison: SubsetComparison) -> Model:
@@ -131,34 +144,61 @@ def _labelled(subset: str, region: str) -> str:
     return f"{subset}: {region}"
 
 
-def make_sections(
-    comparison: SubsetComparison, scores: Scores, shares: Shares, tests: Sequence[PairedTest]
-) -> list[Section]:
-    """All of the report in reading order; parts that there is nothing to say about are left out."""
-    names = [model.name for model in comparison.models]
+def make_page(comparison: SubsetComparison, scores: Scores, shares: Shares, tests: Sequence[PairedTest]) -> Page:
+    """All of the report in reading order.
+
+    Args:
+        comparison: with the models' names as they are shown, and with_means.
+    """
+    models, first_mean = comparison.models, next(iter(comparison.means))
+    names = [model.name for model in models]
     labels = {_labelled(mean, region) for mean in comparison.means for region in comparison.regions}
-    verdicts = [Verdict(test.verdict, verdict_line(names[0], test)) for test in tests if test.region in labels]
-    remarks = reservations(comparison.notes, tests) if tests else comparison.notes
+    of_means = [test for test in tests if test.region in labels]
+    over_all = [
+        replace(model, rows=model.rows[model.rows["subset"] == first_mean], replicate_rows=()) for model in models
+    ]
+    browser = CaseBrowser(case_table(over_all, comparison.regions, {}), names, {}, {}, HINT)
     has_shares = comparison.is_complete
-    return without_empty(
-        [
-            Section("dice", "Dice of every subset", tables=[dice_table(comparison, scores)]),
-            Section("figure", "At a glance", pictures=subset_plots(comparison, scores)),
-            Section("verdict", "Verdict", verdicts=verdicts, paragraphs=remarks),
-            Section(
-                "shares",
-                "What each sequence adds",
-                paragraphs=[MEANING_OF_SHARES] if has_shares else [],
-                tables=[share_table(comparison, shares)] if has_shares else [],
-                pictures=shapley_plots(comparison, shares) if has_shares else [],
-            ),
-            Section("tests", "All paired tests", tables=tables_of_tests(names, tests)),
-            Section("how", "How it was computed", paragraphs=DEFINITIONS),
-            provenance_section(comparison.provenance),
-        ]
+    sections = [
+        Section("figure", "At a glance", pictures=subset_plots(comparison, scores)),
+        Section("dice", "Dice of every subset", tables=[dice_table(comparison, scores, comparison.names)]),
+        Section(
+            "verdict",
+            "Verdict",
+            verdicts=[Verdict(test.verdict, verdict_line(names[0], test)) for test in of_means],
+            paragraphs=reservations(comparison.notes, tests) if tests else comparison.notes,
+        ),
+        Section(
+            "shares",
+            "What each sequence adds",
+            paragraphs=[MEANING_OF_SHARES] if has_shares else [],
+            tables=[share_table(comparison, shares)] if has_shares else [],
+            pictures=shapley_plots(comparison, shares) if has_shares else [],
+        ),
+        Section("cases", f"Cases, {first_mean}", browser=browser),
+        Section("tests", "All paired tests", tables=tables_of_tests(names, tests), folded=True),
+        Section("how", "How it was computed", paragraphs=DEFINITIONS, folded=True),
+        provenance_section(comparison.provenance),
+    ]
+    return Page(
+        comparison.title,
+        headline(names[0], of_means, "means") if tests else _description(comparison, scores),
+        caution(tests),
+        make_forest(names[0], of_means, {}),
+        dice_table(comparison, scores, comparison.means),
+        sections,
     )
 
 
+def _description(comparison: SubsetComparison, scores: Scores) -> str:
+    """One sentence on a model that is compared with none."""
+    (model,) = comparison.models
+    mean = next(iter(comparison.means))
+    listed = (f"{region} {number(value, 'dice')}" for region, value in scores[model.name].loc[mean].items())
+    return f"{model.name}, {mean}: mean Dice {', '.join(listed)}."
+
+
+HINT = "Predictions from subsets are not kept: this report has no slices of cases."
 MEANING_OF_SHARES = (
     "What a sequence adds to this model's score on these cases: Shapley values of the mean Dice, the mean over all "
     "orders in which the sequences may be added one after the other. They sum to the Dice with all sequences less that "
@@ -174,11 +214,11 @@ DEFINITIONS = (
 )
 
 
-def dice_table(comparison: SubsetComparison, scores: Scores) -> Table:
-    """A row for each subset and each mean."""
+def dice_table(comparison: SubsetComparison, scores: Scores, lines: Iterable[str]) -> Table:
+    """A row for each of these subsets or means."""
     rows = [
         (line, *(number(scores[model].loc[line, region], "dice") for region, model in _columns(comparison)))
-        for line in (*comparison.names, *comparison.means)
+        for line in lines
     ]
     return Table("Mean Dice over cases", ("sequences", *_header(comparison)), rows)
 
@@ -205,11 +245,17 @@ def _header(comparison: SubsetComparison) -> list[str]:
 
 
 def subsets_json(
-    comparison: SubsetComparison, scores: Scores, shares: Shares, tests: Sequence[PairedTest], figures: Sequence[str]
+    comparison: SubsetComparison,
+    names: Mapping[str, str],
+    scores: Scores,
+    shares: Shares,
+    tests: Sequence[PairedTest],
+    figures: Sequence[str],
 ) -> str:
     """Everything, as strict JSON."""
     content = {
         "title": comparison.title,
+        "names": names,
         "channels": comparison.channels,
         "subsets": comparison.names,
         "means": {

@@ -15,12 +15,22 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `text_columns` hold words, the others numbers."""
+    """A table; `text_columns` hold words, the others numbers.
+
+    groups: title and number of columns, from left to right, of what stands above the header; "" above the first.
+    """
 
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     text_columns: Sequence[int] = (0,)
+    groups: Sequence[tuple[str, int]] = ()
+
+    @property
+    def full_header(self) -> list[str]:
+        """The header with the groups in its cells, as in "Dice, tumor_core"."""
+        titles = [title for title, span in self.groups for _ in range(span)] or [""] * len(self.header)
+        return [f"{title}, {cell}" if title else cell for title, cell in zip(titles, self.header, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,71 @@ class Verdict:
 
     kind: str
     sentence: str
+
+
+def headline(first: str, tests: Sequence[PairedTest], things: str = "regions") -> str:
+    """One sentence on the tests: per metric, in how many regions the first model is what, and by how much.
+
+    Args:
+        first: the first model's name.
+        tests: of each other model in turn.
+        things: what a test is of.
+    """
+    clauses = []
+    for other in dict.fromkeys(test.other for test in tests):
+        of_other = [test for test in tests if test.other == other]
+        metrics = [_clause([test for test in of_other if test.metric == metric], things) for metric in _metrics(tests)]
+        clauses.append(f"{first} against {other}: {'; '.join(filter(None, metrics))}.")
+    return " ".join(clauses)
+
+
+def _clause(tests: Sequence[PairedTest], things: str) -> str:
+    """As in "Dice better in 2 of 3 regions (+0.012 to +0.034), no difference shown in 1 (+0.002)"."""
+    parts: list[str] = []
+    for kind in ("better", "worse", "no difference shown"):
+        differences = sorted(test.difference for test in tests if test.verdict == kind)
+        if differences:
+            metric = tests[0].metric
+            ends = dict.fromkeys(signed(value, metric) for value in (differences[0], differences[-1]))
+            of_all = f" of {len(tests)} {things}" if not parts else ""
+            unit = f" {METRICS[metric].unit}" if METRICS[metric].unit else ""
+            parts.append(f"{kind} in {len(differences)}{of_all} ({' to '.join(ends)}{unit})")
+    return f"{METRICS[tests[0].metric].title} {', '.join(parts)}" if parts else ""
+
+
+def _metrics(tests: Sequence[PairedTest]) -> list[str]:
+    return list(dict.fromkeys(test.metric for test in tests))
+
+
+def description(model: Model, regions: Sequence[str]) -> str:
+    """One sentence on a model that is compared with none."""
+    summary = summary_of(model)
+    parts = []
+    for metric, statistic in (("dice", "mean"), ("hd95", "median")):
+        values = (number(summary[region]["metrics"][metric]["brats"][statistic], metric) for region in regions)
+        unit = f" {METRICS[metric].unit}" if METRICS[metric].unit else ""
+        listed = ", ".join(f"{region} {value}{unit}" for region, value in zip(regions, values, strict=True))
+        parts.append(f"{statistic} {METRICS[metric].title} {listed}")
+    return f"{model.name}, {summary[regions[0]]['num_cases']} cases: {'; '.join(parts)}."
+
+
+def overview_table(comparison: Comparison) -> Table:
+    """What one looks at first: mean Dice and median HD95 of each region, and cost where there is any."""
+    regions = list(comparison.regions)
+    shown = {"mean Dice": ("dice", "mean"), "median HD95, mm": ("hd95", "median")}
+    costs = _cost_columns("FLOPs", "peak memory") if any(model.cost for model in comparison.models) else {}
+    rows = []
+    for model in comparison.models:
+        summary = summary_of(model)
+        cells = [
+            number(summary[region]["metrics"][metric]["brats"][statistic], metric)
+            for metric, statistic in shown.values()
+            for region in regions
+        ]
+        rows.append((model.name, *cells, *(column(model.cost or Cost()) for column in costs.values())))
+    groups = [("", 1), *((title, len(regions)) for title in shown), ("cost", len(costs))]
+    header = ("model", *regions, *regions, *costs)
+    return Table("At a glance", header, rows, groups=[group for group in groups if group[1]])
 
 
 def verdicts(comparison: Comparison) -> list[Verdict]:
@@ -118,10 +193,7 @@ def rank_table(comparison: Comparison) -> Table:
 
 def cost_table(comparison: Comparison) -> Table:
     columns: dict[str, Callable[[Cost], str]] = {
-        "parameters": lambda cost: _scaled(cost.parameters, 1e6, 1, " M"),
-        "FLOPs of a patch, forward": lambda cost: _scaled(cost.forward_flops, 1e9, 1, " G"),
-        "epoch": lambda cost: _scaled(cost.epoch_s, 1, 1, " s"),
-        "peak memory of a training step": lambda cost: _scaled(cost.step_peak_bytes, 2**20, 0, " MiB"),
+        **_cost_columns("FLOPs of a patch, forward", "peak memory of a training step"),
         "measured on": lambda cost: cost.device or NOTHING,
         "notes": lambda cost: "; ".join(cost.notes),
     }
@@ -129,6 +201,16 @@ def cost_table(comparison: Comparison) -> Table:
     for model in comparison.models:
         rows.append((model.name, *(column(model.cost or Cost(notes=("not measured",))) for column in columns.values())))
     return Table("Cost of training", ("model", *columns), rows, text_columns=(0, 5, 6))
+
+
+def _cost_columns(flops: str, memory: str) -> dict[str, Callable[[Cost], str]]:
+    """What is known of a cost, by heading; two of them are given."""
+    return {
+        "parameters": lambda cost: _scaled(cost.parameters, 1e6, 1, " M"),
+        flops: lambda cost: _scaled(cost.forward_flops, 1e9, 1, " G"),
+        "epoch": lambda cost: _scaled(cost.epoch_s, 1, 1, " s"),
+        memory: lambda cost: _scaled(cost.step_peak_bytes, 2**20, 0, " MiB"),
+    }
 
 
 def replicate_table(comparison: Comparison) -> Table | None:

@@ -1,24 +1,21 @@
 """A comparison -> compare.json, compare.md, figures and report.html in one folder.
 
-    comparison -> pictures -> sections -> Markdown, with figures/NAME.png beside it
-                                       -> HTML, one file with everything in it
+    comparison -> pictures, sheets, tables -> Page -> Markdown, with figures/NAME.png beside it
+                                                   -> HTML, one file with everything in it
                -> JSON
 
-Everything is written whole before the first file is put in its place.
+Everything is written whole before the first file is put in its place. JSON has the models' full names, pages have
+short ones.
 """
 
-import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from nnunetv2_cfnet.errors import printable
 from nnunetv2_cfnet.evaluation.bootstrap import MIN_CASES
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.summary import RULES
@@ -26,12 +23,21 @@ from nnunetv2_cfnet.files.json_files import to_json
 from nnunetv2_cfnet.files.paths import resolved
 from nnunetv2_cfnet.files.whole import check_place, whole_file
 from nnunetv2_cfnet.report.case_pictures import case_pictures
-from nnunetv2_cfnet.report.comparison import Comparison, Model, PairedTest
-from nnunetv2_cfnet.report.figures import Picture, box_plots, difference_plots, training_curves
+from nnunetv2_cfnet.report.case_sheets import make_sheets
+from nnunetv2_cfnet.report.case_table import case_table
+from nnunetv2_cfnet.report.chosen_cases import chosen_cases
+from nnunetv2_cfnet.report.comparison import MAIN_METRICS, Comparison, Model, PairedTest
+from nnunetv2_cfnet.report.figures import box_plots, difference_plots, training_curves
+from nnunetv2_cfnet.report.forest import make_forest
+from nnunetv2_cfnet.report.names import choose_names, renamed
+from nnunetv2_cfnet.report.pages import FIGURES, CaseBrowser, Page, Section, to_html, to_markdown
+from nnunetv2_cfnet.report.presentation import Presentation
 from nnunetv2_cfnet.report.tables import (
     Table,
-    Verdict,
     cost_table,
+    description,
+    headline,
+    overview_table,
     rank_table,
     replicate_table,
     summary_of,
@@ -40,9 +46,13 @@ from nnunetv2_cfnet.report.tables import (
     verdicts,
 )
 
-STEM, HTML, FIGURES = "compare", "report.html", "figures"
+STEM, HTML = "compare", "report.html"
 JSON = f"{STEM}.json"
 ROUGH_BELOW = 20  # cases
+HINT = (
+    "The slices of this case are not in this page. --cases N puts those of the N most different cases into it, "
+    "--all-cases all; the JSON beside the page has the paths of the case's files."
+)
 # of RULES, those that the tables follow
 RULE_TITLES = {
     "brats": "Empty regions",
@@ -51,25 +61,11 @@ RULE_TITLES = {
     "lesion-wise": "Lesion-wise",
     "volumes": "Volumes",
 }
-# Characters that Markdown, or the HTML that it may hold, takes for more than themselves.
-MARKDOWN_ESCAPES = str.maketrans(
-    {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{character: f"\\{character}" for character in r"\|*`[]$"}}
-)
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the report; its contents are shown in the order of the fields."""
-
-    key: str
-    title: str
-    verdicts: Sequence[Verdict] = ()
-    paragraphs: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
-
-
-def write_report(comparison: Comparison, out: Path, made_in: Path | None = None) -> None:
+def write_report(
+    comparison: Comparison, out: Path, made_in: Path | None = None, presentation: Presentation | None = None
+) -> None:
     """Write compare.json, compare.md, report.html and figures/*.png into a folder.
 
     An earlier report there is replaced, with the figures that it alone had; other files stay.
@@ -78,18 +74,20 @@ def write_report(comparison: Comparison, out: Path, made_in: Path | None = None)
         comparison: what the report is on.
         out: the folder; missing parents are made.
         made_in: where its files are written (whole_file).
+        presentation: how pages show it; the default one if not given.
 
     Raises:
-        UserError: the folder, or a file of it, is something else.
+        UserError: the folder, or a file of it, is something else; or the names don't fit the models.
     """
-    out = resolved(out)
+    out, presentation = resolved(out), presentation or Presentation()
     check_report_place(out)
-    write_pages(comparison.title, make_sections(comparison), partial(comparison_json, comparison), out, made_in)
+    names = choose_names([model.name for model in comparison.models], presentation.names)
+    page = make_page(renamed(comparison, names), presentation)
+    write_pages(page, partial(comparison_json, comparison, names), out, made_in)
 
 
 def write_pages(
-    title: str,
-    sections: Sequence[Section],
+    page: Page,
     content: Callable[[Sequence[str]], str],
     out: Path,
     made_in: Path | None = None,
@@ -98,106 +96,92 @@ def write_pages(
     """Write STEM.json, STEM.md, report.html and figures/*.png into a folder.
 
     Args:
-        title: of the pages.
-        sections: of the pages.
+        page: what both pages say.
         content: of the JSON, which has to list the figures that it is given under "figures".
         out: the folder, without links.
         made_in: where its files are written (whole_file).
         stem: of the names of two of the files.
     """
-    pictures = [picture for section in sections for picture in section.pictures]
     contents = {
         # the first one, and so put in its place last: until then it lists the figures that are to be replaced
-        f"{stem}.json": content([picture.name for picture in pictures]).encode(),
-        HTML: to_html(title, sections).encode(),
-        f"{stem}.md": to_markdown(title, sections).encode(),
-        **{f"{FIGURES}/{picture.name}.png": picture.png for picture in pictures},
+        f"{stem}.json": content([picture.name for picture in page.pictures]).encode(),
+        HTML: to_html(page).encode(),
+        f"{stem}.md": to_markdown(page).encode(),
+        **{f"{FIGURES}/{picture.name}.png": picture.png for picture in page.pictures},
     }
     former = _former_figures(out / f"{stem}.json")
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     with ExitStack() as unfinished:
         for name, written in contents.items():
             unfinished.enter_context(whole_file(out / name, made_in)).write_bytes(written)
-    for name in former - {picture.name for picture in pictures}:
+    for name in former - {picture.name for picture in page.pictures}:
         (out / FIGURES / f"{name}.png").unlink(missing_ok=True)
 
 
-def make_sections(comparison: Comparison) -> list[Section]:
-    """All of the report in reading order; parts that there is nothing to say about are left out."""
-    replicates = replicate_table(comparison)
+def size_of_page(out: Path) -> str:
+    """Of the report in a folder, as in 4.25 MB."""
+    return f"{(out / HTML).stat().st_size / 1e6:.2f} MB"
+
+
+def make_page(comparison: Comparison, presentation: Presentation) -> Page:
+    """All of the report in reading order.
+
+    Args:
+        comparison: with the models' names as they are shown; of one model alone, what compares it is left out.
+        presentation: how it is shown.
+    """
+    models, regions = comparison.models, list(comparison.regions)
+    first = models[0].name
+    main_tests = [test for test in comparison.tests if test.metric in MAIN_METRICS]
     pictures_of_cases, problems = case_pictures(comparison)
+    chosen = chosen_cases(models, presentation.num_different)
+    sheets, unseen = make_sheets(comparison, chosen)
+    browser = CaseBrowser(
+        case_table(models, regions, chosen), [model.name for model in models], comparison.regions, sheets, HINT
+    )
+    replicates = replicate_table(comparison)
+    several = len(models) > 1
+    names = [model.name for model in models]
     sections = [
+        Section("cases", "Cases", paragraphs=[*problems, *unseen], browser=browser, pictures=pictures_of_cases),
         Section(
             "verdict",
             "Verdict",
             verdicts=verdicts(comparison),
-            paragraphs=reservations(comparison.notes, comparison.tests),
+            paragraphs=reservations(comparison.notes, comparison.tests) if several else comparison.notes,
         ),
-        Section(
-            "tests",
-            "All paired tests",
-            tables=tables_of_tests([model.name for model in comparison.models], comparison.tests),
-        ),
-        Section("means", "Means and medians", tables=summary_tables(comparison)),
-        Section("ranks", "Ranks", tables=[rank_table(comparison)]),
-        Section("cost", "Cost", tables=[cost_table(comparison)]),
-        Section("replicates", "Replicates", tables=[replicates] if replicates else []),
+        Section("boxes", "Spread over cases", pictures=box_plots(comparison)),
+        Section("differences", "Paired differences", pictures=difference_plots(comparison) if several else []),
         Section("curves", "Training curves", pictures=training_curves(comparison)),
-        Section("boxes", "All cases", pictures=box_plots(comparison)),
-        Section("differences", "Paired differences", pictures=difference_plots(comparison)),
-        Section("cases", "Best, median and worst case", paragraphs=problems, pictures=pictures_of_cases),
-        Section("how", "How it was computed", paragraphs=_definitions(comparison)),
+        Section("tests", "All paired tests", tables=tables_of_tests(names, comparison.tests), folded=True),
+        Section("means", "All metrics: means and medians", tables=summary_tables(comparison), folded=True),
+        Section("ranks", "Ranks", tables=[rank_table(comparison)] if several else [], folded=True),
+        Section("cost", "Cost", tables=[cost_table(comparison)] if several else [], folded=True),
+        Section("replicates", "Replicates", tables=[replicates] if replicates else [], folded=True),
+        Section("how", "How it was computed", paragraphs=_definitions(comparison), folded=True),
         provenance_section(comparison.provenance),
     ]
-    return without_empty(sections)
+    return Page(
+        comparison.title,
+        headline(first, main_tests) if several else description(models[0], regions),
+        caution(comparison.tests),
+        make_forest(first, main_tests, presentation.smallest_differences),
+        overview_table(comparison),
+        sections,
+    )
 
 
 def provenance_section(provenance: Mapping[str, str]) -> Section:
     """What a report was made with."""
     table = Table("Made with", ("what", "value"), list(provenance.items()), text_columns=(0, 1))
-    return Section("provenance", "Provenance", tables=[table])
+    return Section("provenance", "Provenance", tables=[table], folded=True)
 
 
-def without_empty(sections: Sequence[Section]) -> list[Section]:
-    """Those that say something."""
-    return [part for part in sections if part.verdicts or part.paragraphs or part.tables or part.pictures]
-
-
-def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """As GitHub shows it, with figures linked."""
-    lines = [f"# {_escaped(title)}", ""]
-    for section in sections:
-        lines += [f"## {_escaped(section.title)}", ""]
-        if section.verdicts:
-            lines += [*(f"- {_escaped(verdict.sentence)}" for verdict in section.verdicts), ""]
-        for paragraph in section.paragraphs:
-            lines += [_escaped(paragraph), ""]
-        for table in section.tables:
-            lines += [f"### {_escaped(table.caption)}", "", *_markdown_rows(table), ""]
-        for picture in section.pictures:
-            link = f"![{_escaped(picture.alt)}]({FIGURES}/{picture.name}.png)"
-            lines += [f"### {_escaped(picture.title)}", "", link, ""]
-    return "\n".join(lines)
-
-
-def to_html(title: str, sections: Sequence[Section]) -> str:
-    """One page that needs nothing else, no network and no script."""
-    environment = Environment(
-        loader=PackageLoader("nnunetv2_cfnet", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_in_one_line,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
-    return environment.get_template("report.html.jinja").render(title=title, sections=sections)
-
-
-def comparison_json(comparison: Comparison, figures: Sequence[str]) -> str:
+def comparison_json(comparison: Comparison, names: Mapping[str, str], figures: Sequence[str]) -> str:
     """Everything, as strict JSON: null where there is no number."""
     content = {
         "title": comparison.title,
+        "names": names,
         "regions": comparison.regions,
         "metrics": {name: metric._asdict() for name, metric in METRICS.items()},
         "models": [_model_content(model) for model in comparison.models],
@@ -244,14 +228,10 @@ def _former_figures(json_file: Path) -> set[str]:
 
 def reservations(notes: Sequence[str], tests: Sequence[PairedTest]) -> list[str]:
     """What a reader of the verdicts has to know: these notes, and how sure the tests are."""
-    notes = list(notes)
-    num_cases = min((test.num_cases for test in tests), default=0)
-    if num_cases < MIN_CASES:
-        return [*notes, f"With fewer than {MIN_CASES} cases there is no interval, and no difference can be shown."]
-    chance = "one in twenty"
-    if num_cases < ROUGH_BELOW:
-        chance = "one in ten"
-        notes.append(f"With {num_cases} cases, fewer than {ROUGH_BELOW}, the intervals are rough, and too narrow.")
+    notes = [*notes, *filter(None, [caution(tests)])]
+    if _fewest_cases(tests) < MIN_CASES:
+        return notes
+    chance = "one in ten" if _fewest_cases(tests) < ROUGH_BELOW else "one in twenty"
     return [
         *notes,
         f"Each verdict is that of one 95 % interval: where nothing differs, about {chance} excludes zero by chance. "
@@ -261,13 +241,32 @@ def reservations(notes: Sequence[str], tests: Sequence[PairedTest]) -> list[str]
     ]
 
 
+def caution(tests: Sequence[PairedTest]) -> str:
+    """Of few cases; nothing where there are enough, or no tests."""
+    num_cases = _fewest_cases(tests)
+    if not tests or num_cases >= ROUGH_BELOW:
+        return ""
+    if num_cases < MIN_CASES:
+        return f"With fewer than {MIN_CASES} cases there is no interval, and no difference can be shown."
+    return f"With {num_cases} cases, fewer than {ROUGH_BELOW}, the intervals are rough, and too narrow."
+
+
+def _fewest_cases(tests: Sequence[PairedTest]) -> int:
+    return min((test.num_cases for test in tests), default=0)
+
+
 def _definitions(comparison: Comparison) -> list[str]:
     """How the numbers came about, and who defined them."""
-    first = comparison.models[0].name
     regions = [f"{region} {', '.join(map(str, labels))}" for region, labels in comparison.regions.items()]
-    return [
+    of_each = [
         f"Regions and their labels: {'; '.join(regions)}.",
         *(f"{title}: {RULES[name]}" for name, title in RULE_TITLES.items()),
+    ]
+    if len(comparison.models) == 1:
+        return of_each
+    first = comparison.models[0].name
+    return [
+        *of_each,
         f"Cases are paired by name, and a difference is {first} minus the other model: the mean over cases for metrics "
         "within 0 and 1, the median for distances, whose penalty for a missed region would dominate a mean. Intervals: "
         "bootstrap over cases (BCa, Efron 1987; percentiles where BCa has no value). p: Wilcoxon's signed-rank test "
@@ -277,19 +276,3 @@ def _definitions(comparison: Comparison) -> list[str]:
         "ranks are averaged, after BraTS (Bakas et al. 2018, arXiv:1811.02629; without its permutation test).",
         "FLOPs are two for each multiply-add. The epoch time is the median without the first epoch of each fold.",
     ]
-
-
-def _markdown_rows(table: Table) -> list[str]:
-    marks = ["---" if index in table.text_columns else "---:" for index in range(len(table.header))]
-    return [
-        f"| {' | '.join(cells)} |"
-        for cells in (map(_escaped, table.header), marks, *(map(_escaped, row) for row in table.rows))
-    ]
-
-
-def _escaped(text: str) -> str:
-    return _in_one_line(text).translate(MARKDOWN_ESCAPES)
-
-
-def _in_one_line(text: str) -> str:
-    return text if text.isprintable() else printable(text.replace("\n", " "))  # pictures are long, and printable

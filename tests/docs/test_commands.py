@@ -102,6 +102,7 @@ def test_from_download_to_submission(commands, new_workspace):
     assert all(model in found for model in models)
     evaluated = run(as_here(commands["evaluate"])).stdout
     assert "6 cases. Written: " in evaluated
+    assert "crossval_results_folds_0_1_2_3_4/report.html: " in evaluated
     compared = run(as_here(commands["compare"])).stdout
     assert "6 cases, 2 models. Written: " in compared
     assert "/cfnet_comparison/report.html, compare.md, compare.json" in compared

@@ -91,7 +91,12 @@ def nnunet(original, tmp_path, monkeypatch) -> Path:
 def comparisons(nnunet, monkeypatch) -> list[Comparison]:
     """What would be written to reports, whose figures take seconds."""
     made: list[Comparison] = []
-    monkeypatch.setattr(collect, "write_report", lambda comparison, *_: made.append(comparison))
+
+    def write(comparison: Comparison, out: Path, *_: object) -> None:
+        made.append(comparison)
+        (out / "report.html").write_bytes(b"0" * 1_250_000)
+
+    monkeypatch.setattr(collect, "write_report", write)
     return made
 
 
@@ -124,6 +129,7 @@ def test_trained_models_are_compared_by_case(nnunet):
     assert test["difference"] == pytest.approx(2 / 3)
     assert (test["num_cases"], test["wins"], test["verdict"]) == (10, 10, "better")
     assert report["ranks"] == {GOOD: 1.0, POOR: 2.0}
+    assert report["names"] == {GOOD: "Good", POOR: "Poor"}
     good, poor = report["models"]
     assert good["cost"] == {**good["cost"], "parameters": 7, "epoch_s": 1.0}
     assert [curves["fold"] for curves in poor["curves"]] == ["0", "1"]
@@ -183,7 +189,12 @@ def test_unequal_training_is_noted(comparisons, nnunet):
     run(*trained())
     note = comparisons[0].notes[-1]
     assert note.startswith("The models were trained for different numbers of epochs (")
-    assert f"{GOOD} 4, {POOR} 3): this is no comparison at equal budget." in note
+    assert "Good 4, Poor 3): this is no comparison at equal budget." in note
+
+
+def test_the_size_of_the_page_is_printed(comparisons, capsys):
+    run(*trained())
+    assert capsys.readouterr().out.endswith("compare.md, compare.json\nThe page has 1.25 MB.\n")
 
 
 def test_replicates_are_averaged_case_by_case_and_empty_regions_count_in_each(comparisons, nnunet):
@@ -307,7 +318,15 @@ def test_broken_files_are_named_and_no_report_is_written(nnunet, capsys, break_i
             "dataset.json is a file, and a folder is to be written there: choose another -o",
         ),
         ((*GIVEN[:-1], "absent"), "absent is no folder: give the one with the labels"),
-        ((*GIVEN, "--folds", 0), "give either -d, -c and --models (and --folds, if not all), for trained"),
+        ((*GIVEN, "--folds", 0), "give either -d, -c and --models (and --folds, if not all, and --names), for trained"),
+        ((*GIVEN, "--names", "a", "b"), "give either -d, -c and --models (and --folds, if not all, and --names)"),
+        (
+            trained("--names", "CFNet"),
+            f"--names CFNet: give each of the 2 models a name of its own, in the order of {GOOD}",
+        ),
+        (trained("--names", "a", "a"), "--names a a: give each of the 2 models a name of its own"),
+        (trained("--cases", -1), "--cases -1: give 0, for the best, median and worst case alone, or more."),
+        (trained("--smallest-differences", 0.01, 0), "--smallest-differences 0.01 0: give two numbers above 0."),
         (("-np", 0, *trained()), "0 processes can't do anything"),
         (trained("--folds", 0, 0), "--folds 0 0: give each once."),
         (trained(models=(GOOD,)), "A comparison takes two models at least"),
@@ -316,7 +335,7 @@ def test_broken_files_are_named_and_no_report_is_written(nnunet, capsys, break_i
         (trained(models=(GOOD, "nnUNetTrainer")), "nnUNetTrainer is no model: give TRAINER__PLANS"),
         (
             ("-d", 7, "-c", "3d_fullres"),
-            "(and --folds, if not all), for trained models, or",
+            "(and --folds, if not all, and --names), for trained models, or",
         ),
         ((*GIVEN, "-d", 7), "give either -d, -c and --models"),
         (("-d", 8, "-c", "2d", "--models", GOOD, POOR), "Could not find a dataset with the ID 8"),

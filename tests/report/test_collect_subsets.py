@@ -252,7 +252,8 @@ def test_modality_groups_are_those_of_the_first_cfnet_among_the_models(seen, mod
     if model == GOOD:
         write_json(Path("nnUNet_results", DATASET, f"{POOR}__3d_fullres", "plans.json"), other)
     report = run(*TRAINED)
-    assert report["notes"][-1] == f"Modality groups: (T1ce, FLAIR) and (FLAIR) - of {model}, named by the plans file."
+    short = report["names"][model]
+    assert report["notes"][-1] == f"Modality groups: (T1ce, FLAIR) and (FLAIR) - of {short}, named by the plans file."
     assert report["means"]["mean of 1, without a whole group"] == ["T1ce"]
 
 
@@ -387,7 +388,7 @@ def test_broken_files_are_named_before_anything_is_predicted_or_written(seen, ca
         ((*TRAINED, "--models", GOOD, GOOD), f"{GOOD} is given twice"),
         ((*TRAINED, "-np", "0"), "0 processes can't do anything"),
         ((*TRAINED, "-o", f"nnUNet_raw/{DATASET}/dataset.json"), "dataset.json is a file, and a folder"),
-        (GIVEN[:2], "give either -d, -c and --models (and --folds, -device, --disable_tta)"),
+        (GIVEN[:2], "give either -d, -c and --models (and --names, --folds, -device, --disable_tta)"),
         ((*GIVEN, "--disable_tta"), "give either -d, -c and --models"),
     ],
 )
@@ -466,19 +467,24 @@ def test_nothing_is_right_where_the_reference_is_empty():
 def test_the_report_of_brats_has_a_row_for_each_subset_and_mean_and_verdicts_on_means(tmp_path, monkeypatch):
     monkeypatch.setattr(statistics, "bootstrap_interval", lambda *_: (0.01, 0.02))
     monkeypatch.setattr(statistics, "wilcoxon_p", lambda _: 0.5)
-    write_subsets_report(made_up(2), tmp_path, tmp_path)
+    names = {"model_0": "CFNet", "model_1": "U-Net"}
+    write_subsets_report(made_up(2), names, tmp_path, tmp_path)
     sections = (tmp_path / "subsets.md").read_text().split("\n## ")
     assert [section.split("\n")[0] for section in sections[1:]] == [
-        *("Dice of every subset", "At a glance", "Verdict", "What each sequence adds", "All paired tests"),
-        *("How it was computed", "Provenance"),
+        *("At a glance", "Dice of every subset", "Verdict", "What each sequence adds"),
+        *("Cases, mean of 15, all", "All paired tests", "How it was computed", "Provenance"),
     ]
-    assert sections[1].count("\n| ") == 2 + 15 + 4
+    assert sections[0].count("\n| ") == 2 + 4
+    assert sections[2].count("\n| ") == 2 + 15
     assert sections[3].count("\n- mean of") == 4 * 2
-    assert sections[5].count("\n| ") == 2 + 2 * (15 + 4)
+    assert sections[6].count("\n| ") == 2 + 2 * (15 + 4)
+    assert "CFNet against U-Net: Dice better in 8 of 8 means (" in sections[0]
     page = (tmp_path / "report.html").read_text()
     assert page.count("<img") == 2
     worst = mean_dice(made_up(2).models[1], replace(made_up(2), means={}))["wt"].min()
-    assert f"model_1, wt: from {worst:.3f} (" in page
+    assert f"U-Net, wt: from {worst:.3f} (" in page
+    assert page.count('class="better"') == 2 * 4 * 2  # marks of the forest plot, verdicts
+    assert page.count("<tr data-case=") == 12
     report = json.loads((tmp_path / "subsets.json").read_text())
     values = report["models"][0]["shapley"]["et"].values()
     of_all = report["models"][0]["mean_dice"]["T1+T1ce+T2+FLAIR"]["et"]

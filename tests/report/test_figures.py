@@ -11,7 +11,7 @@ from images import write_image
 from matplotlib.figure import Figure
 
 from nnunetv2_cfnet.report import figures
-from nnunetv2_cfnet.report.case_pictures import case_pictures, choose_channels, notable_cases, read_slice
+from nnunetv2_cfnet.report.case_pictures import case_pictures, choose_channels, read_slice
 from nnunetv2_cfnet.report.comparison import Comparison, Curves
 from nnunetv2_cfnet.report.figures import (
     box_plots,
@@ -126,22 +126,6 @@ def test_a_picture_that_is_too_large_gets_a_lower_resolution(monkeypatch):
     figure, _ = new_figure(1, 1, height=1)
     assert len(to_png(figure, max_bytes=80)) == 75
     assert drawn == [130, 110, 90, 75]
-
-
-def test_best_median_and_worst_case_by_mean_dice_over_regions(make_model):
-    # means 0.5, 0.9, 0.7, 0.3, 0.6: in order case 1, 2, 4, 0, 3
-    core, whole = [0.4, 0.9, 0.6, 0.3, 0.6], [0.6, 0.9, 0.8, 0.3, 0.6]
-    model = make_model("a", {"core": {"dice": core}, "whole": {"dice": whole}})
-    assert notable_cases(model) == {
-        "best": ("case_1", pytest.approx(0.9)),
-        "median": ("case_4", pytest.approx(0.6)),
-        "worst": ("case_3", pytest.approx(0.3)),
-    }
-
-
-def test_of_few_cases_none_is_shown_twice(make_model):
-    assert list(notable_cases(make_model("a", {"dice": [0.5]}))) == ["only"]
-    assert [case for case, _ in notable_cases(make_model("a", {"dice": [0.5, 0.7]})).values()] == ["case_1", "case_0"]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,20 @@ import pytest
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.report import write
-from nnunetv2_cfnet.report.comparison import Cost, PairedTest
+from nnunetv2_cfnet.report.comparison import Comparison, Cost, PairedTest
 from nnunetv2_cfnet.report.figures import Picture
-from nnunetv2_cfnet.report.tables import cost_table, number, p_text, replicate_table, verdict_line
+from nnunetv2_cfnet.report.presentation import Presentation
+from nnunetv2_cfnet.report.tables import (
+    cost_table,
+    description,
+    headline,
+    number,
+    overview_table,
+    p_text,
+    replicate_table,
+    signed,
+    verdict_line,
+)
 from nnunetv2_cfnet.report.write import write_report
 
 TEST = PairedTest(
@@ -66,6 +77,7 @@ def quick_figures(monkeypatch):
     monkeypatch.setattr(write, "box_plots", lambda comparison: [picture("dice_boxes")])
     monkeypatch.setattr(write, "difference_plots", lambda comparison: [])
     monkeypatch.setattr(write, "case_pictures", lambda comparison: ([], []))
+    monkeypatch.setattr(write, "make_sheets", lambda comparison, cases: ({}, []))
     monkeypatch.setattr(
         write, "training_curves", lambda comparison: [picture("curves")] if comparison.models[0].curves else []
     )
@@ -82,7 +94,7 @@ def test_the_page_needs_nothing_else(report):
     assert len(html.encode()) < 5_000_000
     assert all(source.startswith("data:image/png;base64,") for source in page.attributes("src"))
     assert all(link.startswith("#") for link in page.attributes("href"))
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.tags}
     assert "url(" not in html
     assert "@import" not in html
 
@@ -92,16 +104,16 @@ def test_the_contents_lead_to_every_section(report):
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
     assert page.attributes("href") == [f"#{section}" for section in sections]
     assert sections == [
-        *("verdict", "tests", "means", "ranks", "cost", "replicates", "curves"),
-        *("boxes", "differences", "cases", "how", "provenance"),
+        *("cases", "verdict", "boxes", "differences", "curves", "tests"),
+        *("means", "ranks", "cost", "replicates", "how", "provenance"),
     ]
+    assert [tag for tag, _ in page.tags].count("details") == 7  # from the tests on
 
 
 def test_every_picture_says_what_it_shows(report, comparison):
     page = Page((report / "report.html").read_text(encoding="utf-8"))
     alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
-    curves, dice_boxes, _, dice_differences, *_, worst_case = alts
-    assert len(alts) == 8
+    dice_boxes, _, dice_differences, _, curves = alts
     assert all(len(alt) > 50 for alt in alts)
     assert "nnUNetTrainerCFNet ends at a mean pseudo Dice of" in curves
     dice = comparison.models[0].rows.query("region == 'whole_tumor'")["dice"].median()
@@ -109,13 +121,19 @@ def test_every_picture_says_what_it_shows(report, comparison):
     test = comparison.tests[0]
     counts = f"nnUNetTrainer, whole_tumor: {test.wins} wins, {test.ties} ties, {test.losses} losses"
     assert counts in dice_differences
-    assert "FLAIR and T1ce with the reference's regions filled" in worst_case
+    (forest,) = (attributes["aria-label"] for _, attributes in page.tags if attributes.get("class") == "forest")
+    assert f"whole_tumor, Dice, nnUNetTrainer: {signed(test.difference, 'dice')} (" in forest
+    assert "FLAIR and T1ce with the reference's regions filled" in (report / "compare.md").read_text(encoding="utf-8")
 
 
-def test_markdown_has_the_verdicts_first_and_links_every_figure(report, comparison):
+def test_markdown_has_the_page_s_order_and_links_every_figure(report, comparison):
     markdown = (report / "compare.md").read_text(encoding="utf-8")
-    _, _, heading, _, *lines = markdown.splitlines()
-    assert heading == "## Verdict"
+    assert markdown.splitlines()[2].startswith("nnUNetTrainerCFNet against nnUNetTrainer: Dice ")
+    assert re.findall("^## (.+)", markdown, flags=re.MULTILINE) == [
+        *("Cases", "Verdict", "Spread over cases", "Paired differences", "Training curves", "All paired tests"),
+        *("All metrics: means and medians", "Ranks", "Cost", "Replicates", "How it was computed", "Provenance"),
+    ]
+    lines = markdown.partition("## Verdict\n\n")[2].splitlines()
     num_verdicts = 2 * 2 * 3  # other models, metrics, regions
     assert all(line.startswith("- ") for line in lines[:num_verdicts])
     assert "- whole_tumor, Dice: nnUNetTrainerCFNet " in lines[0]
@@ -125,7 +143,7 @@ def test_markdown_has_the_verdicts_first_and_links_every_figure(report, comparis
 
 def test_markdown_tables_have_as_many_cells_in_every_row(report):
     tables = re.findall(r"(?:^\|.*\n)+", (report / "compare.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert len(tables) == 2 + 3 + 4  # others, regions, and ranks, cost, replicates, provenance
+    assert len(tables) == 1 + 2 + 3 + 4  # the overview, others, regions, and ranks, cost, replicates, provenance
     for table in tables:
         rows = table.splitlines()
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
@@ -156,8 +174,8 @@ def test_json_is_strict_and_holds_everything(report, comparison):
     assert content["notes"] == list(comparison.notes)
     assert content["provenance"] == comparison.provenance
     assert content["figures"] == [
-        *("training_curves", "dice_boxes", "hd95_boxes", "dice_differences", "hd95_differences"),
         *("case_best", "case_median", "case_worst"),
+        *("dice_boxes", "hd95_boxes", "dice_differences", "hd95_differences", "training_curves"),
     ]
 
 
@@ -268,7 +286,9 @@ def test_another_thing_in_the_place_of_a_file_or_folder_is_refused(comparison, t
 )
 @pytest.mark.usefixtures("quick_figures")
 def test_the_verdict_says_how_far_few_cases_carry(comparison, num_cases, sentence):
-    verdict, *_ = write.make_sections(replace(comparison, tests=[replace(TEST, num_cases=num_cases)]))
+    page = write.make_page(replace(comparison, tests=[replace(TEST, num_cases=num_cases)]), Presentation())
+    (verdict,) = (section for section in page.sections if section.key == "verdict")
+    assert page.caution == (sentence or "")
     assert "All values are made up." in verdict.paragraphs
     found = [paragraph for paragraph in verdict.paragraphs if paragraph.startswith("With ")]
     assert found == ([sentence] if sentence else [])
@@ -344,3 +364,57 @@ def test_replicates_are_shown_with_their_spread(comparison, make_model):
     comparison = replace(comparison, models=models, regions={"tumour": (1,)})
     assert replicate_table(comparison).rows == [(first.name, "tumour", "0.800, 0.900, 0.700", "0.200", "0.100")]
     assert replicate_table(replace(comparison, models=models[1:])) is None
+
+
+def test_the_headline_counts_verdicts_and_says_by_how_much():
+    better = [replace(TEST, region=region, difference=value) for region, value in (("a", 0.034), ("b", 0.012))]
+    none = replace(TEST, region="c", difference=0.002, verdict="no difference shown")
+    worse = [replace(TEST, region=region, metric="hd95", difference=1.2, verdict="worse") for region in "abc"]
+    assert headline("CFNet", [*better, none, *worse]) == (
+        "CFNet against nnUNetTrainer: Dice better in 2 of 3 regions (+0.012 to +0.034), no difference shown in 1 "
+        "(+0.002); HD95 worse in 3 of 3 regions (+1.20 mm)."
+    )
+
+
+def test_the_headline_has_a_sentence_for_each_other_model():
+    tests = [replace(TEST, other="A"), replace(TEST, other="B", verdict="worse", difference=-0.1)]
+    assert (
+        headline("C", tests)
+        == "C against A: Dice better in 1 of 1 regions (+0.021). C against B: Dice worse in 1 of 1 regions (−0.100)."
+    )
+
+
+def test_the_overview_has_dice_distances_and_cost(make_model):
+    model = make_model(
+        "A", {"core": {"dice": [0.5, 1.0], "hd95": [1.0, 4.0]}, "whole": {"dice": [1, 1], "hd95": [0, 9]}}
+    )
+    models = [replace(model, cost=Cost(2_500_000, 10**9, 12.25, 3 << 20, "cpu"))]
+    table = overview_table(Comparison("title", {"core": (2,), "whole": (1, 2)}, models, [], {}, {}))
+    assert table.full_header == [
+        *("model", "mean Dice, core", "mean Dice, whole", "median HD95, mm, core", "median HD95, mm, whole"),
+        *("cost, parameters", "cost, FLOPs", "cost, epoch", "cost, peak memory"),
+    ]
+    assert table.rows == [("A", "0.750", "1.000", "2.50", "4.50", "2.5 M", "1.0 G", "12.2 s", "3 MiB")]
+    without = overview_table(Comparison("title", {"core": (2,)}, [model], [], {}, {}))
+    assert without.header == ("model", "core", "core")
+
+
+def test_one_model_is_described_without_a_comparison(make_model):
+    model = make_model("A", {"core": {"dice": [0.5, 1.0], "hd95": [1.0, 4.0], "volume_reference_ml": [1, 1]}})
+    assert description(model, ["core"]) == "A, 2 cases: mean Dice core 0.750; median HD95 core 2.50 mm."
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_short_names_are_on_the_pages_and_full_ones_in_json_and_provenance(make_comparison, tmp_path):
+    full = ("nnUNetTrainerCFNet__nnUNetPlans", "nnUNetTrainer__nnUNetPlans")
+    comparison = make_comparison(num_cases=1, names=full, regions={"core": (1,)})
+    write_report(comparison, tmp_path)
+    for name in ("compare.md", "report.html"):
+        text = (tmp_path / name).read_text(encoding="utf-8").replace("\\_", "_")
+        assert "CFNet against U-Net" in text
+        for model in full:
+            assert text.count(model) == 1, "in the provenance"
+    content = json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))
+    assert [model["name"] for model in content["models"]] == list(full)
+    assert content["names"] == {full[0]: "CFNet", full[1]: "U-Net"}
+    assert content["tests"][0]["other"] == full[1]

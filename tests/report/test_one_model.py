@@ -1,0 +1,71 @@
+"""`evaluate --html`: one model's page, beside what evaluate writes; read by a browser in test_browser.py."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import write_image
+
+from nnunetv2_cfnet import cli
+
+DATASET_JSON = {
+    "channel_names": {"0": "T1ce"},
+    "labels": {"background": 0, "whole": [1, 2], "core": [2]},
+    "regions_class_order": [1, 2],
+    "numTraining": 3,
+    "file_ending": ".nii.gz",
+}
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[str, str]:
+    """labelsTr, with imagesTr beside it, and predictions, which are worse from case to case."""
+    cube = np.zeros((14, 14, 14), np.uint8)
+    cube[3:9, 4:10, 4:10], cube[5:8, 5:8, 5:8] = 1, 2
+    for shift in range(3):
+        write_image(cube, tmp_path / "labelsTr" / f"case_{shift}.nii.gz")
+        write_image(np.roll(cube, shift, axis=0), tmp_path / "predictions" / f"case_{shift}.nii.gz")
+        write_image(cube.astype(np.float32), tmp_path / "imagesTr" / f"case_{shift}_0000.nii.gz")
+    (tmp_path / "predictions" / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    return str(tmp_path / "labelsTr"), str(tmp_path / "predictions")
+
+
+@pytest.mark.usefixtures("quick_drawing")
+def test_the_page_has_every_case_its_slices_and_no_comparison(folders, capsys):
+    assert cli.main(["evaluate", *folders, "--html", "-np", "1"]) == 0
+    out = Path(folders[1])
+    assert {"cfnet_summary.json", "per_case.csv", "report.html"} <= {path.name for path in out.iterdir()}
+    size = (out / "report.html").stat().st_size / 1e6
+    assert capsys.readouterr().out.endswith(f"{out}/report.html: {size:.2f} MB\n")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    # shifted by 0, 1 and 2 of 6 voxels: Dice 1, 5/6 and 2/3
+    assert "predictions, 3 cases: mean Dice whole 0.833, core 0.667; median HD95 whole 1.00 mm" in page
+    assert page.count("<tr data-case=") == page.count('class="pictured"') == 3
+    assert page.count('json" data-sheets=') == 3
+    for of_comparisons in ('class="forest"', 'id="tests"', 'id="ranks"', 'id="cost"', 'id="differences"', "minus"):
+        assert of_comparisons not in page
+
+
+@pytest.mark.usefixtures("quick_drawing")
+def test_it_goes_where_the_results_go(folders, tmp_path):
+    out = tmp_path / "results"
+    assert cli.main(["evaluate", *folders, "--html", "--cases", "0", "-np", "1", "-o", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {"cfnet_summary.json", "per_case.csv", "report.html"}
+
+
+def test_without_the_flag_there_is_no_page(folders):
+    assert cli.main(["evaluate", *folders, "-np", "1"]) == 0
+    assert not (Path(folders[1]) / "report.html").exists()
+
+
+def test_a_folder_in_the_place_of_the_page_is_refused_before_anything_is_evaluated(folders, capsys):
+    (Path(folders[1]) / "report.html").mkdir()
+    assert cli.main(["evaluate", *folders, "--html"]) == 2
+    assert "report.html is a folder, and a file is to be written there" in capsys.readouterr().err
+    assert not (Path(folders[1]) / "per_case.csv").exists()
+
+
+def test_wrong_numbers_of_cases_are_refused(folders, capsys):
+    assert cli.main(["evaluate", *folders, "--html", "--cases", "-2"]) == 2
+    assert "--cases -2: give 0, for the best, median and worst case alone, or more." in capsys.readouterr().err
