@@ -217,11 +217,12 @@ def differences(results: Path, expected: Content) -> list[str]:
 
 
 def content(results: Path) -> Content:
-    """Digests of all files that are not hidden, by names without dates."""
+    """Digests of all files that are not hidden, nor records of what happened to trainings, by names without dates."""
     return {
         re.sub(r"_[\d_]{9,}", "_DATE", file.relative_to(results).as_posix()): _digest(file)
         for file in results.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(results).parts)
+        if file.is_file()
+        and not any(part.startswith(".") or part == "jobs" for part in file.relative_to(results).parts)
     }
 
 

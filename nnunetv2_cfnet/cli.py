@@ -28,6 +28,8 @@ COMMANDS = {
     "compare": "compare trained models, or folders of predictions, case by case",
     "evaluate_subsets": "evaluate models on every subset of their sequences",
     "benchmark": "train CFNet and nnU-Net baselines at a matched budget, and compare them",
+    "cross_validate": "train the folds of one model, on all GPUs here or as SLURM's jobs, and put them together",
+    "status": "show how the trainings of benchmark or cross_validate get on",
     "convert_brats": "convert a BraTS release (2018 to 2024, MSD Task01) to a raw nnU-Net dataset",
     "export_brats": "turn nnU-Net's predictions into a BraTS submission",
     "fill_missing": "complete cases that lack sequences, with zero images, for models trained with modality dropout",

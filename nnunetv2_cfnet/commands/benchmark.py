@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_cfnet.commands.flags import ALL_FOLDS, add_device, add_folds, add_processes
+from nnunetv2_cfnet.commands.flags import ALL_FOLDS, add_device, add_folds, add_processes, add_way
 
 DESCRIPTION = (
     "Train CFNet and nnU-Net baselines at a matched budget, and compare them. Runs nnU-Net's own commands for what is "
@@ -39,13 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_device(parser)
     add_processes(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the commands; run none")
+    add_way(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from nnunetv2_cfnet.jobs.matched_training import DEFAULT_MODELS, benchmark
+    from nnunetv2_cfnet.jobs.matched_training import DEFAULT_MODELS, matched_training
+    from nnunetv2_cfnet.jobs.ways import Way, carry_out_by
 
-    benchmark(
+    way = Way.of(options)
+    experiment = matched_training(
         options.d,
         options.c,
         options.trainers or DEFAULT_MODELS,
@@ -53,8 +55,8 @@ def run(options: argparse.Namespace) -> int:
         num_epochs=options.epochs,
         replicates=options.replicates,
         out=options.o,
-        device=options.device,
+        device=way.device(options.device),
         num_processes=options.np,
-        dry_run=options.dry_run,
     )
+    carry_out_by(way, experiment)
     return 0

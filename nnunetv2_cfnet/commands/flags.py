@@ -39,6 +39,27 @@ def add_device(parser: "argparse._ActionsContainer", doing: str = "train") -> No
     )
 
 
+def add_way(parser: argparse.ArgumentParser) -> None:
+    """--slurm, --wait, --cancel, --prepare, --dry-run and --format: a Way (jobs/ways.py)."""
+    group = parser.add_argument_group("where it runs; without these flags here, a training at a time on each GPU")
+    group.add_argument(
+        "--slurm",
+        metavar="NAME=VALUE,..",
+        help="submit it as SLURM's jobs with these options, submitit's or sbatch's, as in: "
+        "partition=gpu,time=24:00:00,gpus_per_node=1,cpus_per_task=12,mem_gb=64",
+    )
+    group.add_argument("--wait", action="store_true", help="until the jobs have ended; Ctrl-C leaves them")
+    group.add_argument("--cancel", action="store_true", help="end the jobs; the same command goes on later")
+    group.add_argument("--prepare", action="store_true", help="plan and preprocess what is missing, and train nothing")
+    group.add_argument("--dry-run", action="store_true", help="print what would be run or submitted; run nothing")
+    group.add_argument(
+        "--format",
+        choices=("commands", "shell"),
+        default="commands",
+        help="of --dry-run; shell: a line for each training, for other schedulers (default: %(default)s)",
+    )
+
+
 def add_trained_models(parser: "argparse._ActionsContainer") -> None:
     """-d, -c, --models and --names."""
     parser.add_argument("-d", type=int, metavar="ID", help="number of the dataset, as in: 1")

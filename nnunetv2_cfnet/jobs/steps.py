@@ -1,4 +1,4 @@
-"""nnU-Net's console commands as steps that are shown, logged and can be resumed: for the demo and the benchmark."""
+"""nnU-Net's console commands as steps that are shown, logged and can be resumed: for the demo and for trainings."""
 
 import re
 import shlex
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.files.children import ending_with_us
 from nnunetv2_cfnet.host import supported_versions
+from nnunetv2_cfnet.training.interruptible import STOPPED
 
 NUM_LOG_LINES = 15  # shown when a command fails
 
@@ -31,6 +32,7 @@ class Step:
         product: The last thing that the command writes.
         obstacles: What an interrupted run of this step may have left and a new one must not find.
         num_epochs: Of a training, for its progress bar; None where it is not known.
+        program: What is started in the place of the command's first word; that word's console script if not given.
     """
 
     name: str
@@ -38,6 +40,32 @@ class Step:
     product: Path
     obstacles: list[Path] = field(default_factory=list)
     num_epochs: int | None = None
+    program: tuple[str, ...] = ()
+
+
+class StepError(UserError):
+    """A step's command failed.
+
+    Args:
+        step: it.
+        exit_code: negative where a signal ended it.
+        log: with all its output.
+    """
+
+    def __init__(self, step: Step, exit_code: int, log: Path) -> None:
+        lines = log.read_text(errors="replace").splitlines(keepends=True)
+        self.exit_code = exit_code
+        self.last_line = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"failed with exit code {exit_code}"
+        super().__init__(
+            f"{step.command[0]} {how}. The last lines of {log}:\n\n{''.join(lines[-NUM_LOG_LINES:])}\n"
+            "Once the cause is mended, the same command continues with this step."
+        )
+
+    @property
+    def is_interruption(self) -> bool:
+        """Whether the command itself was all right, and was ended from outside."""
+        return self.exit_code < 0 or self.exit_code == STOPPED
 
 
 def choose_device(device: str) -> str:
@@ -78,8 +106,15 @@ def drop_torn_checkpoints(fold_folder: Path) -> None:
             path.unlink()
 
 
-def run_step(step: Step, environment: Mapping[str, str], logs: Path) -> None:
-    """Run one command with its progress shown and its output logged; a UserError if it fails."""
+def run_step(step: Step, environment: Mapping[str, str], logs: Path, bar_position: int | None = None) -> None:
+    """Run one command with its progress shown and its output logged.
+
+    Args:
+        bar_position: of its progress bar, where several run at a time.
+
+    Raises:
+        StepError: it fails.
+    """
     for obstacle in step.obstacles:
         shutil.rmtree(obstacle, ignore_errors=True)
     log = logs / f"{step.name}.log"
@@ -89,16 +124,13 @@ def run_step(step: Step, environment: Mapping[str, str], logs: Path) -> None:
         bar = tqdm(bar_format="  {elapsed}  {desc}", leave=False, disable=None)  # only where a person watches
         show = partial(show_line, bar)
     else:
-        bar = tqdm(total=step.num_epochs, unit="epoch", desc=step.name)
+        bar = tqdm(total=step.num_epochs, unit="epoch", desc=step.name, position=bar_position)
         show = partial(show_epoch, bar)
+    program = step.program or (find_command(step.command[0]),)
     with bar:
-        exit_code = run_command([find_command(step.command[0]), *step.command[1:]], environment, log, show)
+        exit_code = run_command([*program, *step.command[1:]], environment, log, show)
     if exit_code != 0:
-        last_lines = "".join(log.read_text().splitlines(keepends=True)[-NUM_LOG_LINES:])
-        raise UserError(
-            f"{step.command[0]} failed with exit code {exit_code}. The last lines of {log}:\n\n{last_lines}\n"
-            f"Once the cause is mended, the same command continues with this step."
-        )
+        raise StepError(step, exit_code, log)
     print(f"  done in {time.monotonic() - start:.0f} s (log: {log})", flush=True)
 
 

@@ -91,6 +91,8 @@ class nnUNetTrainerCFNet(nnUNetTrainer):
 class nnUNetTrainerCFNetDemoBaseline(nnUNetTrainer):
     """nnUNetTrainer with the plan's own network, for a few minutes: what `nnunetv2_cfnet demo` compares CFNet with."""
 
+    epochs: int | None = DEMO_EPOCHS
+
     def __init__(
         self,
         plans: dict,

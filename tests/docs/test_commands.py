@@ -15,6 +15,7 @@ import pytest
 import SimpleITK
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from slurm_stand_in import FakeSlurm
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,6 +28,7 @@ FROM_DOWNLOAD_TO_SUBMISSION = [
     *("phantom", "convert", "plan", "train", "baseline", "evaluate", "compare", "evaluate_subsets", "benchmark"),
     *("predict", "export", "share", "receive"),
 ]
+CLUSTER = ["cluster", "cross_validate", "cluster_shell"]
 OWN_DATA = ["own_data", "plan_cfnet", "train_cfnet_plans", "fine_tune"]
 MISSING_SEQUENCES = ["missing", "train_missing", "fill_missing"]
 PUBLISHED = ["train_published", "import_published", "fine_tune_published"]
@@ -44,7 +46,7 @@ def commands() -> dict[str, str]:
 def test_every_command_has_a_test():
     names = [name for page in PAGES for name, _ in marked_blocks(page)]
     assert sorted(names) == sorted(
-        [*ELSEWHERE, *FROM_DOWNLOAD_TO_SUBMISSION, *OWN_DATA, *MISSING_SEQUENCES, *PUBLISHED]
+        [*ELSEWHERE, *FROM_DOWNLOAD_TO_SUBMISSION, *CLUSTER, *OWN_DATA, *MISSING_SEQUENCES, *PUBLISHED]
     )
 
 
@@ -171,6 +173,26 @@ def test_own_data_plans_for_cfnet_and_fine_tuning(commands, new_workspace):
     checkpoint = workspace.results / other.name / model / "fold_0" / "checkpoint_final.pth"
     assert checkpoint.is_file()
     assert (workspace.preprocessed / other.name / "nnUNetCFNetPlansM_of_1_nnUNetPlans_3d_fullres").is_dir()
+
+
+@pytest.mark.slow
+def test_many_trainings(commands, make_workspace, tmp_path):
+    """On a cluster that is stood in for; end_to_end/test_benchmark_on_slurm.py trains on a real one."""
+    workspace = make_workspace()
+    slurm = FakeSlurm(tmp_path)
+    path = f"{tmp_path}:{workspace.environment['PATH']}"
+    run = partial(workspace.run, "bash", "-euo", "pipefail", "-c")
+    submitted = run(as_test(commands["cluster"]), PATH=path).stdout
+    assert "# an array of 45 jobs" in submitted
+    assert "fold_4  waiting  0/1000" in submitted
+    assert [job.get("dependency") for job in slurm.jobs] == [None, "afterok:1", "afterany:2"]
+    lines = run(as_test(commands["cluster_shell"])).stdout.splitlines()
+    assert len([line for line in lines if line.startswith("nnUNet_results=")]) == 15
+    crossed = run(as_test(commands["cross_validate"]).replace("--npz", "--npz --folds 0 1")).stdout
+    assert "done" in next(line for line in crossed.splitlines() if line.startswith("fold_1"))
+    model = workspace.model("nnUNetTrainerCFNetTiny", "3d_fullres")
+    assert (model / "crossval_results_folds_0_1" / "summary.json").is_file()
+    assert len(list(model.glob("fold_*/validation/*.npz"))) == 2
 
 
 @pytest.mark.slow

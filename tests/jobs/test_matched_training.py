@@ -1,83 +1,14 @@
 import json
-import zipfile
-from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
 from nnunetv2_cfnet import cli
-from nnunetv2_cfnet.demo.phantom import write_dataset
 from nnunetv2_cfnet.files.lock import locked
-from nnunetv2_cfnet.jobs import matched_training as module
-from nnunetv2_cfnet.jobs import steps
+from nnunetv2_cfnet.jobs import epochs
 
 DATASET = "Dataset001_Phantom"
 CFNET, UNET = "nnUNetTrainerCFNet_5epochs", "nnUNetTrainer_5epochs"
-
-
-num_epochs = cache(module._num_epochs)  # nnU-Net's search takes a while for each of many names
-
-
-class FakeNnunet:
-    """Stands in for `steps.run_command` and the comparison: notes what is run and leaves what nnU-Net would leave."""
-
-    def __init__(self, root: Path, plans: dict) -> None:
-        self.plans = plans
-        self.commands: list[str] = []
-        self.root = root
-        self.results: list[str] = []
-        self.fails_at: str | None = None  # a part of the command, whose training stops half-way
-        self.compared: dict | None = None
-
-    def __call__(self, command, environment, log, on_line) -> int:
-        name, *arguments = Path(command[0]).name, *command[1:]
-        self.commands.append(" ".join((name, *arguments)))
-        preprocessed = self.root / "nnUNet_preprocessed" / DATASET
-        if name == "nnUNetv2_extract_fingerprint":
-            preprocessed.mkdir(parents=True)
-            (preprocessed / "dataset_fingerprint.json").touch()
-        elif name == "nnUNetv2_plan_experiment":
-            plans = "nnUNetResEncUNetMPlans" if "-pl" in arguments else "nnUNetPlans"
-            (preprocessed / f"{plans}.json").write_text(json.dumps(self.plans))
-        elif name == "nnUNetv2_preprocess":
-            data = preprocessed / "nnUNetPlans_3d_fullres"
-            data.mkdir()
-            for label in (self.root / "nnUNet_raw" / DATASET / "labelsTr").iterdir():
-                (data / label.name.replace(".nii.gz", ".pkl")).touch()
-        elif name == "nnUNetv2_train":
-            self.results.append(environment["nnUNet_results"])
-            _, configuration, fold, _, trainer, _, plans, *_ = arguments
-            folder = Path(
-                environment["nnUNet_results"], DATASET, f"{trainer}__{plans}__{configuration}", f"fold_{fold}"
-            )
-            (folder / "validation").mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(folder / "checkpoint_latest.pth", "w") as checkpoint:
-                checkpoint.writestr("data.pkl", "weights")
-            if self.fails_at and self.fails_at in self.commands[-1]:
-                log.write_text("CUDA out of memory\n")
-                return 1
-            (folder / "validation" / "summary.json").touch()
-        return 0
-
-    def compare(self, dataset_id, configuration, names, **more) -> None:
-        self.compared = {"dataset_id": dataset_id, "configuration": configuration, "names": names, **more}
-
-
-@pytest.fixture
-def nnunet(tmp_path, monkeypatch, make_plans) -> FakeNnunet:
-    plans = make_plans()
-    del plans["configurations"]["3d_lowres"]
-    plans["configurations"]["3d_fullres"]["data_identifier"] = "nnUNetPlans_3d_fullres"
-    fake = FakeNnunet(tmp_path, plans)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    write_dataset(tmp_path / "nnUNet_raw" / DATASET, 2, 0, seed=0, shape=(20, 20, 20))
-    monkeypatch.setattr(steps, "run_command", fake)
-    monkeypatch.setattr(module, "compare_models", fake.compare)
-    monkeypatch.setattr(module, "_num_epochs", num_epochs)
-    return fake
 
 
 def run(tmp_path: Path, *flags: object, code: int = 0) -> None:
@@ -182,7 +113,7 @@ PUBLISHED = "nnUNetTrainerCFNetPublished"
     ],
 )
 def test_a_trainer_that_has_so_many_epochs_itself_is_taken_as_it_is(trainers, num_epochs, matched):
-    assert list(module._matched(trainers, num_epochs).values()) == matched
+    assert list(epochs.matched(trainers, num_epochs)[0].values()) == matched
 
 
 def test_the_published_network_is_benchmarked_in_2d(nnunet, tmp_path, capsys):
@@ -292,8 +223,8 @@ def test_a_search_that_stops_is_one_message(nnunet, tmp_path, monkeypatch, capsy
     def stop(name: str) -> None:
         raise SystemExit(3)  # as a module on nnUNet_extTrainer may
 
-    monkeypatch.setattr(module, "_num_epochs", num_epochs.__wrapped__)
-    monkeypatch.setattr(module, "find_trainer", stop)
+    monkeypatch.setattr(epochs, "_num_epochs", epochs._num_epochs.__wrapped__)
+    monkeypatch.setattr(epochs, "find_trainer", stop)
     run(tmp_path, code=2)
     assert "search for nnUNetTrainerCFNet stops with SystemExit: 3. To find the module, run: nnunetv2_cfnet doctor" in (
         capsys.readouterr().err

@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_cfnet import cli
+from nnunetv2_cfnet.jobs.records import Records
+
+MODEL = "Dataset001_Phantom/nnUNetTrainerCFNet_5epochs__nnUNetPlans__3d_fullres"
+
+
+@pytest.fixture
+def results(nnunet, tmp_path) -> Path:
+    folder = tmp_path / "nnUNet_results"
+    folder.mkdir()
+    return folder
+
+
+def run(*flags: object, code: int = 0) -> None:
+    given = ("-d", 1, "-c", "3d_fullres", "-tr", "nnUNetTrainerCFNet_5epochs", "--folds", 0, 1, *flags)
+    assert cli.main(["cross_validate", *map(str, given)]) == code
+
+
+def test_the_folds_are_trained_into_the_users_results_and_put_together(nnunet, results):
+    run("--npz")
+    train = "nnUNetv2_train 1 3d_fullres {} -tr nnUNetTrainerCFNet_5epochs -p nnUNetPlans -device cpu --npz"
+    assert nnunet.commands == [
+        "nnUNetv2_extract_fingerprint -d 1 --verify_dataset_integrity",
+        "nnUNetv2_plan_experiment -d 1",
+        "nnUNetv2_preprocess -d 1 -plans_name nnUNetPlans -c 3d_fullres",
+        train.format(0),
+        train.format(1),
+        "nnUNetv2_accumulate_crossval_results 1 -c 3d_fullres -tr nnUNetTrainerCFNet_5epochs -p nnUNetPlans -f 0 1",
+    ]
+    assert nnunet.results == [str(results)] * 2
+    records = Records(results / MODEL)
+    assert records.names() == ["preparation", "fold_0", "fold_1", "conclusion"]
+    assert {records.read(name).state for name in records.names()} == {"done"}
+
+
+def test_a_fold_that_failed_is_trained_again_alone(nnunet, results, capsys):
+    nnunet.fails_at = "3d_fullres 0"
+    run(code=2)
+    assert "CUDA out of memory" in capsys.readouterr().err
+    assert not [command for command in nnunet.commands if "accumulate" in command]
+    nnunet.fails_at = None
+    nnunet.commands.clear()
+    run()
+    assert [command.split()[0] for command in nnunet.commands] == [
+        "nnUNetv2_train",
+        "nnUNetv2_accumulate_crossval_results",
+    ]
+    assert nnunet.commands[0].endswith("--c")
+
+
+def test_preparing_alone_trains_nothing(nnunet, results):
+    run("--prepare")
+    assert [command.split()[0] for command in nnunet.commands] == [
+        "nnUNetv2_extract_fingerprint",
+        "nnUNetv2_plan_experiment",
+        "nnUNetv2_preprocess",
+    ]
+    assert (results / MODEL / "plans.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("-tr", "Absent"), "nnU-Net finds no trainer Absent."),
+        (("-p", "a__b"), "-p a__b: give the name of plans, as in nnUNetPlans."),
+        (("-p", "../plans"), "-p ../plans: give the name of plans, as in nnUNetPlans."),
+        (("-p", "Mine"), "Mine.json is not there: plan it first"),
+        (("--folds", 1, 1), "--folds 1 1: give each once, from 0 on."),
+        (("-c", "3d_cascade_fullres"), "is trained on predictions of 3d_lowres: train it with nnU-Net's commands."),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_run(nnunet, results, capsys, flags, message):
+    run(*flags, code=2)
+    assert message in capsys.readouterr().err
+    assert nnunet.commands == []
+    assert not list(results.iterdir())
