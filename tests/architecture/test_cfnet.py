@@ -150,7 +150,7 @@ def test_fp16_is_finite_for_an_input_scaled_by_100(plan_arguments, residual):
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
 
 
-@pytest.mark.host
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 def test_traces_as_one_graph(plan_arguments, recompute):
     network = CFNet(4, num_classes=3, deep_supervision=True, recompute=recompute, **plan_arguments(2, 3))
@@ -221,7 +221,7 @@ def test_estimate_tracks_what_every_fusion_stores(plan_arguments, dim, size, res
         assert 1 / 1.15 < stored_over_estimated(plan_arguments(dim, 5, residual) | switches, size) < 1.15, switches
 
 
-@pytest.mark.host
+@pytest.mark.slow
 def test_compiled_backward_repeats_no_conv_of_a_block(plan_arguments):
     repeated = []
 

@@ -159,7 +159,7 @@ def test_context_of_zeros_is_uniform_to_rounding(voxels, head_width):
     assert (context - 1 / head_width).abs().max() <= torch.finfo(context.dtype).eps
 
 
-@pytest.mark.host
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 def test_masked_network_compiles_as_one_graph(plan_arguments, recompute):
     network = make_network(plan_arguments(2, 3), recompute=recompute)

@@ -91,6 +91,7 @@ def test_construction_loads_no_weights(monkeypatch):
     assert not torch.equal(first.stem.conv1.weight, second.stem.conv1.weight)
 
 
+@pytest.mark.slow
 def test_training_traces_as_one_graph_and_every_parameter_gets_a_gradient():
     network = PublishedCFNet(4, num_classes=3)
     network.context.dropout.p = 0.0  # so that both draw the same

@@ -123,11 +123,12 @@ def test_the_signal_ends_a_validation_at_once(training):
 
 @pytest.mark.host
 def test_a_signal_in_the_last_epoch_comes_after_what_ends_the_training(training):
-    training.stdout.readline()
+    worker = int(training.stdout.readline().split()[1])
     for epoch in range(3):
         expect(training, f"saving {epoch}")
         if epoch == 2:
             training.send_signal(signal.SIGUSR2)
         go_on(training)
     assert training.wait(timeout=30) == -signal.SIGUSR2
+    os.kill(worker, signal.SIGKILL)  # it holds the output open
     assert "Stopped" not in training.stdout.read()
