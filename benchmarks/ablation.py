@@ -79,7 +79,7 @@ class Size:
 
 
 SIZES = {
-    # patches of about 48^3; nnU-Net's momentum of 0.99 averages over half as many steps as there are here
+    # patches of about 32^3; nnU-Net's momentum of 0.99 averages over half as many steps as there are here
     "small": Size(steps=400, memory_target_gb=0.5, base_features=8, initial_lr=3e-2, momentum=0.9),
     "plan": Size(steps=25_000),
 }
@@ -92,7 +92,7 @@ def main() -> None:
     if unknown := set(options.networks) - set(NETWORKS):
         sys.exit(f"--networks {', '.join(sorted(unknown))}: choose from {', '.join(NETWORKS)}")
     work = options.o.resolve()
-    plans, dataset_json = prepare(work, options.d, size, options.spacing)
+    plans, dataset_json = prepare(work, options.d, options.size, options.spacing)
     setting = {
         "dataset": plans["dataset_name"],
         "size": options.size,
@@ -101,8 +101,7 @@ def main() -> None:
         "patch_size": plans["configurations"][CONFIGURATION]["patch_size"],
         "batch_size": plans["configurations"][CONFIGURATION]["batch_size"],
     }
-    runs = work / "runs" / f"{options.size}_{steps}"
-    runs.mkdir(parents=True, exist_ok=True)
+    runs = run_folder(work / "runs", plans, steps)
     networks = dict.fromkeys((NETWORKS[0], *options.networks))
     entries = {name: network_plans(name, plans, dataset_json, size) for name in networks}
     for seed in options.seeds:
@@ -113,6 +112,7 @@ def main() -> None:
         "setting": setting,
         "environment": environment(options.device),
         "costs": {name: costs(entry, dataset_json) for name, entry in entries.items()},
+        "absent": absent_regions(plans, dataset_json),
         "runs": [json.loads(file.read_text()) for file in sorted(runs.glob("*.json"))],
     }
     write(results, options.docs)
@@ -136,8 +136,9 @@ def _parser() -> argparse.ArgumentParser:
 # Data and plans
 
 
-def prepare(work: Path, dataset_id: int | None, size: Size, spacing_mm: float | None) -> tuple[dict, dict]:
+def prepare(work: Path, dataset_id: int | None, size_name: str, spacing_mm: float | None) -> tuple[dict, dict]:
     """Plans and dataset.json; what nnU-Net's commands have not made yet is made."""
+    size = SIZES[size_name]
     if dataset_id is None:
         dataset_id = PHANTOM_ID
         os.environ |= {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed")}
@@ -148,7 +149,9 @@ def prepare(work: Path, dataset_id: int | None, size: Size, spacing_mm: float | 
     (work / "results").mkdir(parents=True, exist_ok=True)
     (work / "logs").mkdir(exist_ok=True)
     name = dataset_name(dataset_id)
-    plans_name = "nnUNetPlansAblation" if size.memory_target_gb or spacing_mm else "nnUNetPlans"
+    plans_name = "nnUNetPlans"
+    if size.memory_target_gb or spacing_mm:
+        plans_name += f"Ablation_{size_name}" + (f"_{spacing_mm:g}mm" if spacing_mm else "")
     preprocessed = nnunet_folder("nnUNet_preprocessed") / name
     plan = ["-overwrite_plans_name", plans_name]
     if size.memory_target_gb:
@@ -353,7 +356,7 @@ def score(trainer: Any, channels: Sequence[int] | None = None) -> dict[str, dict
         type(trainer).__name__,
         None,
     )
-    labels = {name: values for name, values in trainer.dataset_json["labels"].items() if name not in NO_REGIONS}
+    labels = regions_of(trainer.dataset_json)
     _, dataset = trainer.get_tr_and_val_datasets()
     dice = {}
     for case in dataset.identifiers:
@@ -370,6 +373,27 @@ def score(trainer: Any, channels: Sequence[int] | None = None) -> dict[str, dict
             for region, values in labels.items()
         }
     return dice
+
+
+def absent_regions(plans: Mapping, dataset_json: Mapping) -> dict[str, list[str]]:
+    """The regions that the reference of a case lacks, whose Dice is 0 or 1: case -> regions."""
+    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+    data_identifier = plans["configurations"][CONFIGURATION]["data_identifier"]
+    folder = nnunet_folder("nnUNet_preprocessed") / plans["dataset_name"] / data_identifier
+    dataset = infer_dataset_class(str(folder))(str(folder))
+    absent = {}
+    for case in dataset.identifiers:
+        reference = np.asarray(dataset.load_case(case)[1][:])
+        absent[str(case)] = [
+            region for region, values in regions_of(dataset_json).items() if not np.isin(reference, values).any()
+        ]
+    return {case: regions for case, regions in absent.items() if regions}
+
+
+def regions_of(dataset_json: Mapping) -> dict[str, Any]:
+    """What is scored: name -> label or labels."""
+    return {name: values for name, values in dataset_json["labels"].items() if name not in NO_REGIONS}
 
 
 def data_dependent_weights(network: nn.Module) -> dict[str, list[nn.Module]]:
@@ -429,6 +453,13 @@ def hooked(hooks: Mapping[nn.Module, Callable]) -> Iterator[None]:
 
 
 # Results
+
+
+def run_folder(runs: Path, plans: Mapping, steps: int) -> Path:
+    """Where the results of all trainings of one dataset, plan and length are kept."""
+    folder = runs / f"{plans['dataset_name']}_{plans['plans_name']}_{steps}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def run_file(runs: Path, network: str, seed: int) -> Path:

@@ -1,5 +1,6 @@
 """The tables and the figure of docs/ablation.md, from what benchmarks/ablation.py wrote."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from nnunetv2_cfnet.evaluation.bootstrap import bootstrap_interval
 
 FINAL_POINTS = 5  # of a loss curve, whose mean is the final loss
 MEAN = "mean"  # of a case's regions
+PRESENT = "mean of those present"  # the same without regions that the reference lacks, whose Dice is 0 or 1
 GREY, BLUE = "#8a8a8a", "#1f77b4"
 
 
@@ -22,7 +24,17 @@ def tables(results: Mapping) -> str:
             provenance(results),
             "### Cost and result",
             markdown_table(
-                ("network", "seeds", "parameters", "forward", "stored", "final loss", *_regions(results), MEAN),
+                (
+                    "network",
+                    "seeds",
+                    "parameters",
+                    "forward",
+                    "stored",
+                    "final loss",
+                    *_regions(results),
+                    MEAN,
+                    PRESENT,
+                ),
                 [_result(results, network) for network in networks],
             ),
             f"### {first} minus each other network",
@@ -31,6 +43,8 @@ def tables(results: Mapping) -> str:
                     "network",
                     "mean Dice",
                     "95 % over cases",
+                    "95 % over seeds",
+                    PRESENT,
                     "95 % over seeds",
                     "seeds won",
                     "final loss",
@@ -72,21 +86,20 @@ def figure(results: Mapping, file: Path) -> None:
         drawing = Figure(figsize=(7, 0.6 + 0.38 * len(others)), layout="constrained")
         axes = drawing.subplots()
         for row, other in enumerate(others[::-1]):
-            differences = _differences(results, first, other)
-            low, high = bootstrap_interval(_pooled(differences))
-            axes.plot([low, high], [row, row], color=BLUE, linewidth=2)
-            axes.plot(_pooled(differences).mean(), row, "o", color=BLUE)
-            by_seed = [np.mean(values) for values in differences.values()]
+            by_seed = _by_seed(_differences(results, first, other))
+            if interval := student_interval(by_seed):
+                axes.plot(interval, [row, row], color=BLUE, linewidth=2)
+            axes.plot(by_seed.mean(), row, "o", color=BLUE)
             axes.plot(by_seed, [row] * len(by_seed), "|", color=GREY, markersize=9)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(others)), others[::-1])
-        axes.set_xlabel(f"mean Dice, {first} minus the network (right: {first} is better); bars: each seed's")
+        axes.set_xlabel(f"mean Dice, {first} minus the network (right: {first} is better); ticks: each seed's")
         drawing.savefig(file, format="svg", metadata={"Date": None})
 
 
 def _result(results: Mapping, network: str) -> list[str]:
     cost, cases = results["costs"][network], _dice(results, network)
-    means = [np.mean([case[region] for case in cases.values()]) for region in (*_regions(results), MEAN)]
+    means = [np.nanmean([case[region] for case in cases.values()]) for region in (*_regions(results), MEAN, PRESENT)]
     losses = list(_final_losses(results, network).values())
     return [
         network,
@@ -101,7 +114,8 @@ def _result(results: Mapping, network: str) -> list[str]:
 
 def _difference(results: Mapping, first: str, other: str) -> list[str]:
     differences = _differences(results, first, other)
-    by_seed = np.array([np.mean(values) for values in differences.values()])
+    by_seed = _by_seed(differences)
+    present = _by_seed(_differences(results, first, other, PRESENT))
     own, theirs = _final_losses(results, first), _final_losses(results, other)
     losses = np.array([own[seed] - theirs[seed] for seed in own.keys() & theirs.keys()])
     return [
@@ -109,6 +123,8 @@ def _difference(results: Mapping, first: str, other: str) -> list[str]:
         f"{_pooled(differences).mean():+.3f}",
         interval_text(bootstrap_interval(_pooled(differences))),
         interval_text(student_interval(by_seed)),
+        f"{present.mean():+.3f}",
+        interval_text(student_interval(present)),
         f"{int((by_seed > 0).sum())} of {len(by_seed)}",
         f"{losses.mean():+.3f}",
         interval_text(student_interval(losses)),
@@ -129,9 +145,18 @@ def _regions(results: Mapping) -> list[str]:
 
 
 def _dice(results: Mapping, network: str) -> dict[tuple[int, str], dict[str, float]]:
-    """Dice of each region, and their mean, by seed and case."""
+    """Dice of each region, and their means, by seed and case."""
+
+    def of_present(case: str, regions: Mapping[str, float]) -> float:
+        present = [dice for region, dice in regions.items() if region not in results["absent"].get(case, ())]
+        return float(np.mean(present)) if present else math.nan
+
     return {
-        (run["seed"], case): {**regions, MEAN: float(np.mean(list(regions.values())))}
+        (run["seed"], case): {
+            **regions,
+            MEAN: float(np.mean(list(regions.values()))),
+            PRESENT: of_present(case, regions),
+        }
         for run in results["runs"]
         if run["network"] == network
         for case, regions in run["dice"].items()
@@ -139,12 +164,17 @@ def _dice(results: Mapping, network: str) -> dict[tuple[int, str], dict[str, flo
 
 
 def _differences(results: Mapping, first: str, other: str, region: str = MEAN) -> dict[int, list[float]]:
-    """First minus other in the cases that both predicted, by seed."""
+    """First minus other in the cases that both predicted (and that have a region, for PRESENT), by seed."""
     own, theirs = _dice(results, first), _dice(results, other)
     differences: dict[int, list[float]] = {}
     for seed, case in sorted(own.keys() & theirs.keys()):
-        differences.setdefault(seed, []).append(own[seed, case][region] - theirs[seed, case][region])
+        if not math.isnan(own[seed, case][region]):
+            differences.setdefault(seed, []).append(own[seed, case][region] - theirs[seed, case][region])
     return differences
+
+
+def _by_seed(differences: Mapping[int, Sequence[float]]) -> np.ndarray:
+    return np.array([np.mean(values) for values in differences.values()])
 
 
 def _pooled(differences: Mapping[int, Sequence[float]]) -> np.ndarray:

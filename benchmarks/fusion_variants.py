@@ -38,14 +38,13 @@ class TokenAttention(ConcatenationFusion):
     def __init__(self, conv_op: Callable[..., nn.Module], input_channels: int, num_heads: int, **parts: Any) -> None:
         super().__init__(conv_op=conv_op, input_channels=input_channels, **parts)
         self.num_heads = num_heads
-        per_channel = (input_channels, *self.project.weight.shape[2:])
-        for group in (1, 2):
-            position = nn.Conv3d(input_channels, input_channels, 3, padding=1, groups=input_channels)
-            self.add_module(f"position_{group}", position)
-            self.add_module(f"query_{group}", conv_op(input_channels, input_channels, 1, bias=False))
-            self.add_module(f"key_value_{group}", conv_op(input_channels, 2 * input_channels, 1, bias=False))
-            self.add_module(f"output_{group}", conv_op(input_channels, input_channels, 1, bias=False))
-            self.register_parameter(f"gain_{group}", nn.Parameter(torch.ones(per_channel)))
+        channels, per_channel = input_channels, (input_channels, *self.project.weight.shape[2:])
+        self.position_1 = nn.Conv3d(channels, channels, 3, padding=1, groups=channels)
+        self.position_2 = nn.Conv3d(channels, channels, 3, padding=1, groups=channels)
+        self.query_1, self.query_2 = (conv_op(channels, channels, 1, bias=False) for _ in range(2))
+        self.key_value_1, self.key_value_2 = (conv_op(channels, 2 * channels, 1, bias=False) for _ in range(2))
+        self.output_1, self.output_2 = (conv_op(channels, channels, 1, bias=False) for _ in range(2))
+        self.gain_1, self.gain_2 = (nn.Parameter(torch.ones(per_channel)) for _ in range(2))
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         placed_1, placed_2 = first + self.position_1(first), second + self.position_2(second)

@@ -17,7 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ablation import CONFIGURATION, PROJECT, SIZES, Size, make_trainer, network_plans, prepare, run_file, score, train
+from ablation import (
+    CONFIGURATION,
+    PROJECT,
+    SIZES,
+    Size,
+    make_trainer,
+    network_plans,
+    prepare,
+    run_file,
+    run_folder,
+    score,
+    train,
+)
 from cost import environment
 from missing_sequences_tables import tables
 from pages import write_between_markers
@@ -52,9 +64,8 @@ def main() -> None:
     size = SIZES[options.size]
     steps = options.steps or size.steps
     work = options.o.resolve()
-    plans, dataset_json = prepare(work, options.d, size, options.spacing)
-    runs = work / "missing_sequences" / f"{options.size}_{steps}"
-    runs.mkdir(parents=True, exist_ok=True)
+    plans, dataset_json = prepare(work, options.d, options.size, options.spacing)
+    runs = run_folder(work / "missing_sequences", plans, steps)
     entries = {name: entry_of(network, plans, dataset_json, size) for name, network in NETWORKS.items()}
     for seed in options.seeds:
         missing = {name: entry for name, entry in entries.items() if not run_file(runs, name, seed).is_file()}

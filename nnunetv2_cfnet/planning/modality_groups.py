@@ -35,7 +35,7 @@ class Pairing(NamedTuple):
 
 
 # Enhancement is what T1ce shows and T1 does not, and oedema is told from fluid by FLAIR beside T2: with these pairs one
-# encoder forms either difference from its first conv on. On a phantom CFNet learned more so (docs/ablation.md).
+# encoder forms either difference from its first conv on. docs/ablation.md has the evidence, from a phantom.
 CONTRAST_PAIRING = Pairing("the pairing (T1, T1ce) and (T2, FLAIR)", (("T1", "T1ce"), ("T2", "FLAIR")))
 PUBLISHED_PAIRING = Pairing("the paper's pairing (T1, T2) and (T1ce, FLAIR)", (("T1", "T2"), ("T1ce", "FLAIR")))
 

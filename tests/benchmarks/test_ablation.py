@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
@@ -49,6 +50,7 @@ def results() -> dict:
             "versions": {"torch": "2"},
         },
         "costs": {"CFNet": cost, "U-Net": cost},
+        "absent": {"case_0": ["TC"], "case_1": ["WT", "TC"]},
         "runs": [
             run_of("CFNet", 0, 0.6, -0.7),
             run_of("CFNet", 1, 0.8, -0.7),
@@ -60,10 +62,13 @@ def results() -> dict:
 
 def test_tables_have_means_differences_and_their_intervals(ablation, results):
     text = ablation.tables(results)
-    assert "| CFNet | 2 | 2.00 M | 3.00 GFLOP | 4 MiB | -0.700 | 0.800 | 0.600 | 0.700 |" in text
+    assert "| CFNet | 2 | 2.00 M | 3.00 GFLOP | 4 MiB | -0.700 | 0.800 | 0.600 | 0.700 | 0.725 |" in text
     (row,) = [line for line in text.splitlines() if line.startswith("| U-Net | +")]
-    _, name, dice, interval, over_seeds, won, loss, of_loss, *regions, _ = (cell.strip() for cell in row.split("|"))
+    _, name, dice, interval, over_seeds, present, _, won, loss, of_loss, *regions, _ = (
+        cell.strip() for cell in row.split("|")
+    )
     assert (name, dice, won, loss, regions) == ("U-Net", "+0.200", "2 of 2", "-0.200", ["+0.200", "+0.200"])
+    assert present == "+0.200"
     low, high = map(float, interval.split(" to "))
     assert 0.1 < low < 0.2 < high < 0.3
     assert over_seeds == "-1.071 to +1.471"  # 0.2 -+ 12.71 * 0.1, Student's t of one degree of freedom
@@ -102,6 +107,33 @@ def test_networks_that_share_a_module_start_with_the_same_weights_there(ablation
     unet, other_seed = weights(PlainConvUNet, 0), weights(CFNet, 1)
     assert torch.equal(unet["decoder.transpconvs.0.weight"], full["decoder.transpconvs.0.weight"])
     assert not torch.equal(other_seed["decoder.transpconvs.0.weight"], full["decoder.transpconvs.0.weight"])
+
+
+def test_regions_that_a_reference_lacks_are_named_by_case(ablation, monkeypatch):
+    class Dataset:
+        identifiers = ("without", "complete")
+
+        def __init__(self, folder: str) -> None:
+            assert folder == "/D/preprocessed"
+
+        def load_case(self, case: str) -> tuple:
+            return None, np.array([[0, 1, 1] if case == "without" else [0, 1, 3]]), None, None
+
+    monkeypatch.setattr("nnunetv2.training.dataloading.nnunet_dataset.infer_dataset_class", lambda folder: Dataset)
+    monkeypatch.setattr(ablation, "nnunet_folder", lambda name: Path("/"))
+    plans = {"dataset_name": "D", "configurations": {"3d_fullres": {"data_identifier": "preprocessed"}}}
+    labels = {"background": 0, "WT": [1, 3], "ET": 3, "ignore": 4}
+    assert ablation.absent_regions(plans, {"labels": labels}) == {"without": ["ET"]}
+
+
+def test_results_of_other_plans_have_a_folder_of_their_own(ablation, tmp_path):
+    folders = {
+        ablation.run_folder(tmp_path, {"dataset_name": dataset, "plans_name": plans}, steps)
+        for dataset in ("A", "B")
+        for plans in ("nnUNetPlans", "nnUNetPlansAblation_small_2mm")
+        for steps in (400, 1200)
+    }
+    assert len(folders) == 8
 
 
 def test_the_page_shows_what_the_script_makes_of_its_results(ablation):
