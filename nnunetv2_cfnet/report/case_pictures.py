@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from nnunetv2_cfnet.files.volumes import BROKEN
 from nnunetv2_cfnet.planning.modality_groups import sequence_of
-from nnunetv2_cfnet.report.case_volumes import labels_of, read_volumes
+from nnunetv2_cfnet.report.case_volumes import foreground, labels_of, read_volumes
 from nnunetv2_cfnet.report.chosen_cases import notable_cases
 from nnunetv2_cfnet.report.comparison import Comparison
 from nnunetv2_cfnet.report.figures import Picture, add_legend, as_text, new_figure, to_png, wrapped
@@ -122,7 +122,7 @@ def _cropped(drawn: Slice) -> Slice:
     """Without the empty border, with some margin."""
     content = (drawn.reference > 0) | np.any([prediction > 0 for prediction in drawn.predictions.values()], axis=0)
     for image in drawn.backgrounds.values():
-        content |= image > image.min()
+        content |= foreground(image)
     if not content.any():
         return drawn
     window = []
@@ -139,7 +139,7 @@ def _cropped(drawn: Slice) -> Slice:
 
 
 def _draw_image(axes: Axes, image: np.ndarray, aspect: float) -> None:
-    inside = image[image > image.min()]
+    inside = image[foreground(image)]
     low, high = np.percentile(inside, [1, 99.5]) if inside.size else (0, 0)
     if high > low:
         low -= 0.1 * (high - low)  # so that tissue is not as black as air

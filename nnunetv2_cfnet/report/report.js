@@ -56,6 +56,7 @@
   // the corners inside, counted from top left (1) clockwise (2, 4, 8).
   const SIDES = { t: [1, 0.5], r: [1.5, 1], b: [1, 1.5], l: [0.5, 1] };
   const LINES = ["", "lt", "tr", "lr", "rb", "lt rb", "tb", "lb", "lb", "tb", "tr lb", "rb", "lr", "tr", "lt", ""];
+  const ENDINGS = { 2: "nd", 3: "rd" }; // of numbers
   // Of the reference, and of the models in turn: which of every few pieces of an outline are drawn.
   const DASHES = [[1, 1], [1, 1], [2, 4], [2, 5], [4, 6], [1, 4], [3, 5]];
 
@@ -130,7 +131,7 @@
       const sheets = await decode(JSON.parse(data.textContent));
       if (row !== opening) return; // another case was opened meanwhile
       shown = sheets;
-      byId("slices").hidden = shown.of === 1;
+      viewer.classList.toggle("flat", shown.of === 1);
       panels.replaceChildren(...shown.images.map(makePanel));
       slider.max = shown.slices - 1;
       slider.focus();
@@ -202,7 +203,10 @@
     function draw() {
       if (shown === null) return;
       const slice = Number(slider.value);
-      byId("place").textContent = `slice ${shown.first + slice} of ${shown.of}`;
+      const { first, of, step } = shown;
+      const place = of > 1 ? [`slice ${first + slice} of ${of}`] : [];
+      if (step > 1) place.push(`every ${step}${ENDINGS[step] ?? "th"} voxel`);
+      byId("place").textContent = place.join(", ");
       const paths = outlinesOf(slice);
       const [across, down, columns] = scales();
       panels.style.gridTemplateColumns = `repeat(${columns}, max-content)`;

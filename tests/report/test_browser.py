@@ -208,9 +208,21 @@ def test_a_2d_case_has_no_slider(browser, make_comparison, tmp_path):
     write_report(comparison, tmp_path)
     browser.open(tmp_path / "report.html")
     browser.click("#case-table tr.pictured th button")
-    browser.wait_for(CASE_IS_SHOWN)
-    assert browser.run("document.querySelector('#slices').checkVisibility()") is False
+    browser.wait_for("document.querySelector('#panels canvas')")
+    for of_slices in ("#slice", "#errors", "#worst-slice", ".of-slices"):
+        assert browser.run(f"document.querySelector('{of_slices}').checkVisibility()") is False
+    assert browser.run(PLACE) == ""
     assert browser.complaints == []
+
+
+@pytest.mark.usefixtures("quick_drawing")
+def test_a_case_that_is_shown_coarsely_says_so(browser, make_comparison, tmp_path, monkeypatch):
+    monkeypatch.setattr(case_sheets, "SETTINGS", ((3, 45),))
+    write_report(make_comparison(num_cases=1, tests=()), tmp_path)
+    browser.open(tmp_path / "report.html")
+    browser.click("#case-table tr.pictured th button")
+    browser.wait_for(CASE_IS_SHOWN)
+    assert re.fullmatch(r"slice \d+ of 10, every 3rd voxel", browser.run(PLACE))
 
 
 @pytest.mark.usefixtures("quick_drawing")
