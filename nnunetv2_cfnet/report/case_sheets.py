@@ -73,7 +73,7 @@ def _sheets_of(comparison: Comparison, case: str) -> dict[str, Any]:
         "slices": num_slices,
         "first": window[0].start + 1,
         "of": len(whole.reference),
-        "start": start_slice(errors[0], volumes.reference, comparison.regions),
+        "start": start_slice(np.max(errors, axis=0), volumes.reference, comparison.regions),
         "errors": [of_model.tolist() for of_model in errors],
         "images": [{"name": name, "sheet": _data_url("webp", picture)} for name, picture in pictures.items()],
         "labels": [_data_url("png", picture) for picture in labels],  # the reference's, each model's

@@ -125,6 +125,19 @@ def test_a_case_starts_at_the_slice_with_most_wrong_voxels(make_case):
     assert sheets["errors"] == [[0, 0, 50]]
 
 
+def test_a_case_starts_where_any_of_the_models_is_most_wrong(make_case):
+    reference = np.zeros((5, 20, 20), np.uint8)
+    reference[:, 5:15, 5:15] = 1
+    wrong_in_slice_3 = reference.copy()
+    wrong_in_slice_3[3, 5:10] = 0
+    comparison = make_case(reference, wrong_in_slice_3, np.ones((5, 20, 20), np.float32))
+    (second,) = comparison.models
+    first = replace(second, name="first", predictions={"case_0": comparison.references["case_0"]})
+    sheets = made(replace(comparison, models=[first, second]))
+    assert sheets["errors"] == [[0] * 5, [0, 0, 0, 50, 0]]
+    assert sheets["start"] == 3
+
+
 def test_wrong_voxels_are_counted_in_every_region_but_for_ignored_ones():
     reference, prediction = np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int)
     reference[0, 0], prediction[0, 1] = [2, 4], [1, 0]
