@@ -49,10 +49,7 @@ from nnunetv2_cfnet.report.tables import (
 STEM, HTML = "compare", "report.html"
 JSON = f"{STEM}.json"
 ROUGH_BELOW = 20  # cases
-HINT = (
-    "The slices of this case are not in this page. --cases N puts those of the N most different cases into it, "
-    "--all-cases all; the JSON beside the page has the paths of the case's files."
-)
+HINT = "The slices of this case are not in this page. --cases N puts those of the N {} cases into it, --all-cases all."
 # of RULES, those that the tables follow
 RULE_TITLES = {
     "brats": "Empty regions",
@@ -136,12 +133,11 @@ def make_page(comparison: Comparison, presentation: Presentation) -> Page:
     pictures_of_cases, problems = case_pictures(comparison)
     chosen = chosen_cases(models, presentation.num_different)
     sheets, unseen = make_sheets(comparison, chosen)
-    browser = CaseBrowser(
-        case_table(models, regions, chosen), [model.name for model in models], comparison.regions, sheets, HINT
-    )
-    replicates = replicate_table(comparison)
     several = len(models) > 1
     names = [model.name for model in models]
+    hint = HINT.format("most different" if several else "worst")
+    browser = CaseBrowser(case_table(models, regions, chosen), names, comparison.regions, sheets, hint)
+    replicates = replicate_table(comparison)
     sections = [
         Section("cases", "Cases", paragraphs=[*problems, *unseen], browser=browser, pictures=pictures_of_cases),
         Section(
