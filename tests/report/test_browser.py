@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, started_browser
 
-from nnunetv2_cfnet.report import case_sheets, write
+from nnunetv2_cfnet.report import case_sheets, statistics, write
 from nnunetv2_cfnet.report.figures import MAX_BYTES, Picture
+from nnunetv2_cfnet.report.subsets import write_subsets_report
 from nnunetv2_cfnet.report.write import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
@@ -72,6 +73,21 @@ def test_the_first_screen_answers_by_a_picture(page):
         "return box.left >= 0 && box.right <= innerWidth})"
     )
     assert shown
+
+
+@pytest.mark.usefixtures("quick_drawing")
+def test_the_first_screen_of_subsets_tells_means_and_regions_apart(browser, make_subsets, tmp_path, monkeypatch):
+    """BraTS's four means and four regions."""
+    monkeypatch.setattr(statistics, "bootstrap_interval", lambda *_: (0.01, 0.02))
+    regions = ["whole_tumor", "tumor_core", "enhancing_tumor", "enhancing_tumor (none below 500 voxels)"]
+    write_subsets_report(make_subsets(2, regions), {"model_0": "CFNet", "model_1": "U-Net"}, tmp_path, tmp_path)
+    browser.open(tmp_path / "report.html")
+    assert browser.run("document.querySelector('#first').getBoundingClientRect().bottom") <= 800
+    labels = browser.run("[...document.querySelectorAll('.forest .label')].map(label => label.lastChild.textContent)")
+    assert labels == regions * 4
+    panel = "document.querySelector('.forest .grid').getBoundingClientRect().left"
+    rights = "[...document.querySelectorAll('.forest .label')].map(label => label.getBoundingClientRect().right)"
+    assert browser.run(f"Math.max(...{rights}) < {panel}")
 
 
 def test_a_heading_sorts_and_sorts_back(page):
