@@ -85,7 +85,7 @@
     byId("close").addEventListener("click", () => viewer.close());
     byId("previous-case").addEventListener("click", () => openBeside("previousElementSibling"));
     byId("next-case").addEventListener("click", () => openBeside("nextElementSibling"));
-    byId("worst-slice").addEventListener("click", () => show(shown.start));
+    byId("worst-slice").addEventListener("click", () => shown && show(shown.start));
     slider.addEventListener("input", draw);
     for (const box of [...outlineBoxes, ...regionBoxes]) box.addEventListener("change", draw);
     panels.addEventListener("wheel", (event) => {
@@ -107,8 +107,9 @@
       n: () => openBeside("nextElementSibling"),
       p: () => openBeside("previousElementSibling"),
     };
-    viewer.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
+    // Not of the viewer alone: the page has the focus where what had it is hidden.
+    addEventListener("keydown", (event) => {
+      if (!viewer.open || event.ctrlKey || event.metaKey || event.altKey) return;
       const box = /^[0-9]$/.test(event.key) && outlineBoxes[Number(event.key)];
       if (box) box.click();
       else if (!(event.key in keys) || !(shown || "np".includes(event.key))) return;
@@ -121,6 +122,9 @@
       shown = null;
       byId("viewer-title").replaceChildren(...row.cells[0].cloneNode(true).childNodes);
       fillNumbers();
+      panels.replaceChildren(); // the former case's
+      byId("place").textContent = "";
+      byId("errors").width = 0;
       const isPictured = row.classList.contains("pictured");
       viewer.classList.toggle("plain", !isPictured);
       if (!viewer.open) viewer.showModal();
@@ -128,8 +132,12 @@
       const opening = row;
       await parsed;
       const data = document.querySelector(`script[data-sheets="${opening.dataset.case}"]`);
-      const sheets = await decode(JSON.parse(data.textContent));
+      const sheets = await decode(JSON.parse(data.textContent)).catch(() => null);
       if (row !== opening) return; // another case was opened meanwhile
+      if (sheets === null) {
+        panels.textContent = "The browser can't decode the slices of this case.";
+        return;
+      }
       shown = sheets;
       viewer.classList.toggle("flat", shown.of === 1);
       panels.replaceChildren(...shown.images.map(makePanel));
@@ -192,7 +200,7 @@
     }
 
     function step(by) {
-      show(Math.min(Math.max(Number(slider.value) + by, 0), shown.slices - 1));
+      if (shown) show(Math.min(Math.max(Number(slider.value) + by, 0), shown.slices - 1));
     }
 
     function show(slice) {

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-
 
 CASE_IS_SHOWN = "document.querySelector('#viewer[open] #panels canvas') && document.querySelector('#place').value"
 PICTURE = "document.querySelector('#panels canvas').toDataURL()"
+TITLE = "document.querySelector('#viewer-title').textContent"
 PLACE = "document.querySelector('#place').value"
 SORTING_MS = """(() => {
     const start = performance.now();
@@ -108,7 +109,7 @@ def test_a_row_opens_its_case_at_its_worst_slice(page):
     (first, *_) = page.run(COLUMN.format(0))
     page.click("#case-table tbody tr:first-child td:nth-child(4)")
     page.wait_for(CASE_IS_SHOWN)
-    assert page.run("document.querySelector('#viewer-title').textContent") == first
+    assert page.run(TITLE) == first
     assert page.run("[...document.querySelectorAll('#panels figcaption')].map(name => name.textContent)") == [
         *("T1", "T1ce", "T2", "FLAIR")
     ]
@@ -127,7 +128,7 @@ def test_a_row_opens_its_case_at_its_worst_slice(page):
 def test_the_worst_case_is_one_click_away(page):
     page.click('.look button[data-mark^="worst"]')
     page.wait_for(CASE_IS_SHOWN)
-    assert "worst" in page.run("document.querySelector('#viewer-title').textContent")
+    assert "worst" in page.run(TITLE)
 
 
 def test_slider_and_keys_step_through_slices(page):
@@ -179,12 +180,32 @@ def test_keys_go_from_case_to_case_and_one_without_slices_says_so(page):
     assert rows.count("pictured") == 7  # of 14: best, median, worst and 5 that differ, one of which is the worst
     for _ in range(rows.index("")):
         page.press("n")
-    title = page.run("document.querySelector('#viewer-title').textContent")
-    assert title == page.run(COLUMN.format(0))[rows.index("")]
+    titles = page.run(COLUMN.format(0))
+    assert page.run(TITLE) == titles[rows.index("")]
     assert page.run("getComputedStyle(document.querySelector('#panels')).display") == "none"
     assert "--all-cases" in page.run("document.querySelector('#no-pictures').innerText")
     page.press("p")
+    assert page.run(TITLE) == titles[rows.index("") - 1]
     page.wait_for(CASE_IS_SHOWN)
+
+
+def test_until_a_case_is_decoded_none_is_shown_and_one_that_can_not_be_says_so(page):
+    page.click('.look button[data-mark^="worst"]')
+    page.wait_for(CASE_IS_SHOWN)
+    worst = page.run(TITLE)
+    page.run("{HTMLImageElement.prototype.decode = () => new Promise(() => {})}")
+    page.press("n")
+    assert page.run(TITLE) != worst
+    assert page.run("document.querySelector('#panels').childNodes.length") == 0
+    assert page.run(PLACE) == ""
+    page.click("#worst-slice")
+    page.press("ArrowRight")  # which find nothing to step through
+    page.run("{HTMLImageElement.prototype.decode = () => Promise.reject(Error())}")
+    page.press("p")
+    page.wait_for("document.querySelector('#panels').textContent")
+    assert (
+        page.run("document.querySelector('#panels').innerText") == "The browser can't decode the slices of this case."
+    )
 
 
 def test_it_is_dark_where_the_reader_s_screen_is(page, report):
@@ -269,7 +290,7 @@ def test_hostile_names_and_labels_are_text(browser, make_comparison, tmp_path):
     browser.click("#case-table tr.pictured th button")
     browser.wait_for(CASE_IS_SHOWN)
     assert browser.run("document.title") == f"</title>{attack}"
-    assert case in browser.run("document.querySelector('#viewer-title').textContent")
+    assert case in browser.run(TITLE)
     assert browser.run("document.querySelector('#panels figcaption').textContent") == f"{attack}T1"
     labels = browser.run("[...document.querySelectorAll('#regions label')].map(label => label.textContent.trim())")
     assert labels == list(regions)
