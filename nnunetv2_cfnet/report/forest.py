@@ -19,7 +19,7 @@ from nnunetv2_cfnet.report.tables import interval_text, signed
 
 WIDTH, NUMBERS, GAP = 1200, 190, 28  # pixels: all, a panel's numbers, between panels
 TOP, BOTTOM = 46, 44  # above the lines: titles; below: ticks and the directions
-LINES_HEIGHT, LEAST_LINE, LARGEST_LINE = 300, 17, 42  # all lines have the first where a line is neither of the others
+LINES_HEIGHT, LEAST_LINE, LARGEST_LINE = 250, 17, 42  # all lines have the first where a line is neither of the others
 LETTER, LEAST_LETTERS, MOST_LETTERS = 8.2, 22, 40  # pixels; of labels
 INDENT = 14  # pixels, of labels below a heading
 TICKS = MaxNLocator(5, steps=[1, 2, 5, 10])

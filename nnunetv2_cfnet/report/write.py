@@ -138,6 +138,7 @@ def make_page(comparison: Comparison, presentation: Presentation) -> Page:
     hint = HINT.format("most different" if several else "worst")
     browser = CaseBrowser(case_table(models, regions, chosen), names, comparison.regions, sheets, hint)
     replicates = replicate_table(comparison)
+    smallest = presentation.smallest_differences
     sections = [
         Section("cases", "Cases", paragraphs=[*problems, *unseen], browser=browser, pictures=pictures_of_cases),
         Section(
@@ -159,9 +160,9 @@ def make_page(comparison: Comparison, presentation: Presentation) -> Page:
     ]
     return Page(
         comparison.title,
-        headline(first, main_tests) if several else description(models[0], regions),
+        headline(first, main_tests, smallest_differences=smallest) if several else description(models[0], regions),
         caution(comparison.tests),
-        make_forest(first, main_tests, presentation.smallest_differences),
+        make_forest(first, main_tests, smallest),
         overview_table(comparison),
         sections,
     )

@@ -77,6 +77,23 @@ def test_the_first_screen_answers_by_a_picture(page):
 
 
 @pytest.mark.usefixtures("quick_drawing")
+@pytest.mark.parametrize(("num_models", "num_regions"), [(5, 3), (2, 14)])
+def test_the_first_screen_holds_more_models_or_regions(
+    browser, make_comparison, tmp_path, monkeypatch, num_models, num_regions
+):
+    monkeypatch.setattr(write, "make_sheets", lambda *_: ({}, []))
+    monkeypatch.setattr(write, "case_pictures", lambda _: ([], []))
+    regions = {f"organ_{number}": (number,) for number in range(num_regions)}
+    names = ("CFNet", "U-Net", "U-Net ResEncUNetM", "U-Net ResEncUNetL", "U-Net 250epochs")
+    write_report(make_comparison(num_models=num_models, regions=regions, names=names, images=False), tmp_path)
+    browser.open(tmp_path / "report.html")
+    assert browser.run("document.querySelector('#first').getBoundingClientRect().bottom") <= 800
+    assert browser.run(
+        "[...document.querySelectorAll('#first .scroll')].every(part => part.scrollWidth <= part.clientWidth)"
+    )
+
+
+@pytest.mark.usefixtures("quick_drawing")
 def test_the_first_screen_of_subsets_tells_means_and_regions_apart(browser, make_subsets, tmp_path, monkeypatch):
     """BraTS's four means and four regions."""
     monkeypatch.setattr(statistics, "bootstrap_interval", lambda *_: (0.01, 0.02))
