@@ -14,10 +14,12 @@
   addEventListener("afterprint", () => {
     for (const fold of folded) fold.open = false;
   });
-  addEventListener("hashchange", () => {
+  const unfoldTarget = () => {
     const fold = byId(location.hash.slice(1))?.querySelector("details");
     if (fold) fold.open = true;
-  });
+  };
+  addEventListener("hashchange", unfoldTarget);
+  unfoldTarget();
 
   const table = byId("case-table");
   if (table) {
@@ -35,7 +37,7 @@
         for (const other of headings) other.removeAttribute("aria-sort");
         heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
         const keyed = [...body.rows].map((row) => [sortKey(row.cells[column].textContent, column), row]);
-        keyed.sort(([a], [b]) => compare(a, b) * (descending ? -1 : 1));
+        keyed.sort(([a], [b]) => Number.isNaN(a) - Number.isNaN(b) || compare(a, b) * (descending ? -1 : 1));
         body.append(...keyed.map(([, row]) => row));
       });
     });
@@ -43,13 +45,12 @@
 
   function sortKey(text, column) {
     if (column === 0) return text;
-    const value = Number(text.replace("−", "-"));
-    return Number.isNaN(value) ? Infinity : value; // a dash, where there is no value
+    return Number(text.replace("−", "-")); // NaN of a dash, where there is no value: these rows come last
   }
 
   function compare(a, b) {
     if (typeof a === "string") return a.localeCompare(b, undefined, { numeric: true });
-    return a === b ? 0 : a - b;
+    return a - b || 0; // of two without a value
   }
 
   // Of a square between four voxels' centres: the middle of its sides from the first voxel's corner, and the lines for

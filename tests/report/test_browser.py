@@ -122,6 +122,14 @@ def test_a_heading_sorts_and_sorts_back(page):
     assert sorted_by == ["case"]
 
 
+@pytest.mark.parametrize("clicks", [1, 2])
+def test_rows_without_a_value_come_last_whichever_way_one_sorts(page, clicks):
+    page.run("document.querySelector('#case-table').tBodies[0].rows[3].cells[1].textContent = '–'")
+    for _ in range(clicks):
+        page.click("#case-table thead tr:last-child th:nth-child(2) button")
+    assert page.run(COLUMN.format(1)).index("–") == 13
+
+
 def test_a_row_opens_its_case_at_its_worst_slice(page):
     (first, *_) = page.run(COLUMN.format(0))
     page.click("#case-table tbody tr:first-child td:nth-child(4)")
@@ -138,6 +146,7 @@ def test_a_row_opens_its_case_at_its_worst_slice(page):
     )
     assert shown[0][1:4] == ["nnUNetTrainerCFNet", "nnUNetTrainer", "nnUNetTrainer__nnUNetResEncUNetMPlans"]
     assert shown[1][1] == page.run(COLUMN.format(1))[0]
+    assert page.run("(aside => aside.scrollWidth <= aside.clientWidth)(document.querySelector('aside'))")
     page.press("Escape")
     assert not page.run("document.querySelector('#viewer').open")
 
@@ -254,6 +263,13 @@ def test_folded_tables_are_open_in_print_and_folded_again(page):
 def test_a_link_unfolds_what_it_leads_to(page):
     page.click('nav a[href="#ranks"]')
     page.wait_for("document.querySelector('#ranks details').open")
+
+
+def test_a_page_that_is_opened_at_a_folded_table_shows_it(browser, report, tmp_path):
+    (tmp_path / "other.html").touch()
+    browser.open(tmp_path / "other.html")  # so that the page is loaded again
+    browser.open(report / "report.html", part="#ranks")
+    assert browser.run("document.querySelector('#ranks details').open")
 
 
 @pytest.mark.usefixtures("quick_drawing")
