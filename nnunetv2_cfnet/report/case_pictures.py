@@ -7,6 +7,7 @@ and each model: the reference's regions are filled, the model's are lines of the
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import cycle
 from typing import NamedTuple
 
@@ -42,21 +43,16 @@ class Slice(NamedTuple):
     place: str
 
 
-def case_pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
+def case_pictures(comparison: Comparison) -> list[Picture]:
     """Draw the first model's best, median and worst case by mean Dice over the regions, BraTS's rule.
 
-    A case whose files can't be read is a problem to report, and no reason to have no report.
-
-    Returns:
-        The pictures, and why there are none of a case.
+    A case whose files can't be read is left out: make_sheets, which reads all of these, says why.
     """
-    pictures, problems = [], []
+    pictures = []
     for rank, (case, dice) in notable_cases(comparison.models[0]).items():
-        try:
+        with suppress(*BROKEN):
             pictures.append(_draw_case(comparison, rank, case, dice))
-        except BROKEN as error:
-            problems.append(f"The {rank} case, {case}, can't be drawn: {str(error).strip()}")
-    return pictures, problems
+    return pictures
 
 
 def choose_channels(names: Sequence[str]) -> list[str]:

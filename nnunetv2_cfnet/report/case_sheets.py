@@ -40,7 +40,7 @@ def make_sheets(comparison: Comparison, cases: Mapping[str, str]) -> tuple[dict[
             sheets[case] = _sheets_of(comparison, case)
         except BROKEN as error:
             mark = f", {what}," if what else ""
-            problems.append(f"{case}{mark} can't be looked through: {str(error).strip()}")
+            problems.append(f"{case}{mark} can't be shown: {str(error).strip()}")
     return sheets, problems
 
 

@@ -130,9 +130,8 @@ def make_page(comparison: Comparison, presentation: Presentation) -> Page:
     models, regions = comparison.models, list(comparison.regions)
     first = models[0].name
     main_tests = [test for test in comparison.tests if test.metric in MAIN_METRICS]
-    pictures_of_cases, problems = case_pictures(comparison)
     chosen = chosen_cases(models, presentation.num_different)
-    sheets, unseen = make_sheets(comparison, chosen)
+    sheets, problems = make_sheets(comparison, chosen)
     several = len(models) > 1
     names = [model.name for model in models]
     hint = HINT.format("most different" if several else "worst")
@@ -140,7 +139,7 @@ def make_page(comparison: Comparison, presentation: Presentation) -> Page:
     replicates = replicate_table(comparison)
     smallest = presentation.smallest_differences
     sections = [
-        Section("cases", "Cases", paragraphs=[*problems, *unseen], browser=browser, pictures=pictures_of_cases),
+        Section("cases", "Cases", paragraphs=problems, browser=browser, pictures=case_pictures(comparison)),
         Section(
             "verdict",
             "Verdict",

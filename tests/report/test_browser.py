@@ -82,7 +82,7 @@ def test_the_first_screen_holds_more_models_or_regions(
     browser, make_comparison, tmp_path, monkeypatch, num_models, num_regions
 ):
     monkeypatch.setattr(write, "make_sheets", lambda *_: ({}, []))
-    monkeypatch.setattr(write, "case_pictures", lambda _: ([], []))
+    monkeypatch.setattr(write, "case_pictures", lambda _: [])
     regions = {f"organ_{number}": (number,) for number in range(num_regions)}
     names = ("CFNet", "U-Net", "U-Net ResEncUNetM", "U-Net ResEncUNetL", "U-Net 250epochs")
     write_report(make_comparison(num_models=num_models, regions=regions, names=names, images=False), tmp_path)
@@ -344,7 +344,7 @@ def test_1251_cases_are_ready_within_two_seconds_in_less_than_25_mb(browser, mak
 
     plot = Picture("plot", "A plot", "A plot", generator.bytes(MAX_BYTES))
     monkeypatch.setattr(write, "make_sheets", sheets)
-    monkeypatch.setattr(write, "case_pictures", lambda _: ([], []))
+    monkeypatch.setattr(write, "case_pictures", lambda _: [])
     for name in ("box_plots", "difference_plots", "training_curves"):
         monkeypatch.setattr(write, name, lambda _: [plot] * 2)
     write_report(make_comparison(num_cases=1251, num_models=2, images=False), tmp_path)

@@ -186,7 +186,7 @@ def test_a_case_that_can_not_be_read_is_named(make_case, tmp_path):
     (tmp_path / "prediction.nii.gz").write_bytes(b"no image")
     sheets, (problem,) = make_sheets(comparison, {"case_0": "worst"})
     assert not sheets
-    assert problem.startswith("case_0, worst, can't be looked through: ")
+    assert problem.startswith("case_0, worst, can't be shown: ")
     assert "prediction.nii.gz" in problem
 
 

@@ -76,7 +76,7 @@ def quick_figures(monkeypatch):
 
     monkeypatch.setattr(write, "box_plots", lambda comparison: [picture("dice_boxes")])
     monkeypatch.setattr(write, "difference_plots", lambda comparison: [])
-    monkeypatch.setattr(write, "case_pictures", lambda comparison: ([], []))
+    monkeypatch.setattr(write, "case_pictures", lambda comparison: [])
     monkeypatch.setattr(write, "make_sheets", lambda comparison, cases: ({}, []))
     monkeypatch.setattr(
         write, "training_curves", lambda comparison: [picture("curves")] if comparison.models[0].curves else []
@@ -439,6 +439,17 @@ def test_of_many_regions_the_overview_has_the_mean(make_model):
 def test_one_model_is_described_without_a_comparison(make_model):
     model = make_model("A", {"core": {"dice": [0.5, 1.0], "hd95": [1.0, 4.0], "volume_reference_ml": [1, 1]}})
     assert description(model, ["core"]) == "A, 2 cases: mean Dice core 0.750; median HD95 core 2.50 mm."
+
+
+@pytest.mark.usefixtures("quick_drawing")
+def test_a_case_that_can_not_be_read_is_reported_once(make_comparison, tmp_path):
+    comparison = make_comparison(num_cases=1, tests=())
+    broken = comparison.models[1].predictions["case_000"]
+    broken.write_bytes(b"no image")
+    write_report(comparison, tmp_path)
+    markdown = (tmp_path / "compare.md").read_text(encoding="utf-8").replace("\\", "")
+    assert markdown.count("case_000, only, most different, can't be shown: ") == markdown.count(str(broken)) == 1
+    assert "case_only.png" not in markdown
 
 
 @pytest.mark.usefixtures("quick_figures")
