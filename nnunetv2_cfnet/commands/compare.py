@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", type=Path, default=Path("cfnet_comparison"), metavar="OUT", help="its folder (default: %(default)s)"
     )
-    add_cases(parser)
+    add_cases(parser, "most different")
     parser.add_argument(
         "--smallest-differences",
         type=float,

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnunetv2_cfnet.commands.flags import add_cases, add_dataset_json, add_processes, num_different_cases
+from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.report.presentation import Presentation
 
 DESCRIPTION = (
@@ -21,11 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", type=Path, metavar="OUT", help="folder for cfnet_summary.json and per_case.csv (default: PREDICTIONS)"
     )
     parser.add_argument("--html", action="store_true", help="write report.html besides: every case, and its slices")
-    add_cases(parser)
+    add_cases(parser, "worst")
     add_processes(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    if not options.html and (options.cases is not None or options.all_cases):
+        raise UserError("--cases and --all-cases choose what the page shows: give --html with them.")
     presentation = Presentation(num_different=num_different_cases(options.cases, options.all_cases))
     if options.html:
         from nnunetv2_cfnet.report.one_model import evaluate_and_show

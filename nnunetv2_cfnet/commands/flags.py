@@ -72,26 +72,27 @@ def add_trained_models(parser: "argparse._ActionsContainer") -> None:
     )
 
 
-def add_cases(parser: argparse.ArgumentParser) -> None:
-    """--cases and --all-cases, which num_different_cases takes."""
+def add_cases(parser: argparse.ArgumentParser, which: str) -> None:
+    """--cases and --all-cases, which num_different_cases takes; `which` says of what cases there are N."""
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument(
         "--cases",
         type=int,
-        default=NUM_DIFFERENT,
         metavar="N",
-        help="whose slices the page has: of the N most different ones, beside the best, median and worst (default: "
-        "%(default)s)",
+        help=f"the page has slices of the N {which} cases, beside the best, median and worst one (default: "
+        f"{NUM_DIFFERENT})",
     )
     shown.add_argument("--all-cases", action="store_true", help="slices of all cases: a large page")
 
 
-def num_different_cases(cases: int, all_cases: bool) -> int | None:
+def num_different_cases(cases: int | None, all_cases: bool) -> int | None:
     """As Presentation has it.
 
     Raises:
         UserError: there are fewer than none.
     """
+    if cases is None:
+        cases = NUM_DIFFERENT
     if cases < 0:
         raise UserError(f"--cases {cases}: give 0, for the best, median and worst case alone, or more.")
     return None if all_cases else cases

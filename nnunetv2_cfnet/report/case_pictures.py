@@ -7,6 +7,7 @@ and each model: the reference's regions are filled, the model's are lines of the
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import cycle
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from nnunetv2_cfnet.files.volumes import BROKEN
 from nnunetv2_cfnet.planning.modality_groups import sequence_of
-from nnunetv2_cfnet.report.case_volumes import labels_of, read_volumes
+from nnunetv2_cfnet.report.case_volumes import foreground, labels_of, read_volumes
 from nnunetv2_cfnet.report.chosen_cases import notable_cases
 from nnunetv2_cfnet.report.comparison import Comparison
 from nnunetv2_cfnet.report.figures import Picture, add_legend, as_text, new_figure, to_png, wrapped
@@ -42,21 +43,16 @@ class Slice(NamedTuple):
     place: str
 
 
-def case_pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
+def case_pictures(comparison: Comparison) -> list[Picture]:
     """Draw the first model's best, median and worst case by mean Dice over the regions, BraTS's rule.
 
-    A case whose files can't be read is a problem to report, and no reason to have no report.
-
-    Returns:
-        The pictures, and why there are none of a case.
+    A case whose files can't be read is left out: make_sheets, which reads all of these, says why.
     """
-    pictures, problems = [], []
+    pictures = []
     for rank, (case, dice) in notable_cases(comparison.models[0]).items():
-        try:
+        with suppress(*BROKEN):
             pictures.append(_draw_case(comparison, rank, case, dice))
-        except BROKEN as error:
-            problems.append(f"The {rank} case, {case}, can't be drawn: {str(error).strip()}")
-    return pictures, problems
+    return pictures
 
 
 def choose_channels(names: Sequence[str]) -> list[str]:
@@ -122,7 +118,7 @@ def _cropped(drawn: Slice) -> Slice:
     """Without the empty border, with some margin."""
     content = (drawn.reference > 0) | np.any([prediction > 0 for prediction in drawn.predictions.values()], axis=0)
     for image in drawn.backgrounds.values():
-        content |= image > image.min()
+        content |= foreground(image)
     if not content.any():
         return drawn
     window = []
@@ -139,7 +135,7 @@ def _cropped(drawn: Slice) -> Slice:
 
 
 def _draw_image(axes: Axes, image: np.ndarray, aspect: float) -> None:
-    inside = image[image > image.min()]
+    inside = image[foreground(image)]
     low, high = np.percentile(inside, [1, 99.5]) if inside.size else (0, 0)
     if high > low:
         low -= 0.1 * (high - low)  # so that tissue is not as black as air

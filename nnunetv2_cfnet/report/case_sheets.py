@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.image import imsave
 
 from nnunetv2_cfnet.files.volumes import BROKEN
-from nnunetv2_cfnet.report.case_volumes import CaseVolumes, labels_of, read_volumes
+from nnunetv2_cfnet.report.case_volumes import CaseVolumes, foreground, labels_of, read_volumes
 from nnunetv2_cfnet.report.comparison import Comparison
 
 # Of a case; eight of them, as text, and the plots (figures.py) leave a page below 25 MB.
@@ -40,7 +40,7 @@ def make_sheets(comparison: Comparison, cases: Mapping[str, str]) -> tuple[dict[
             sheets[case] = _sheets_of(comparison, case)
         except BROKEN as error:
             mark = f", {what}," if what else ""
-            problems.append(f"{case}{mark} can't be looked through: {str(error).strip()}")
+            problems.append(f"{case}{mark} can't be shown: {str(error).strip()}")
     return sheets, problems
 
 
@@ -52,7 +52,7 @@ def _sheets_of(comparison: Comparison, case: str) -> dict[str, Any]:
         wrong_voxels(volumes.reference, prediction, comparison.regions, comparison.ignore_label)
         for prediction in volumes.predictions.values()
     ]
-    images = {name: _windowed(image) for name, image in volumes.images.items()}
+    images = {name: _windowed(image)[window] for name, image in whole.images.items()}
     for step, quality in SETTINGS:
         small = {name: image[:, ::step, ::step] for name, image in images.items()}
         num_pixels = sum(image.size for image in small.values())
@@ -69,10 +69,11 @@ def _sheets_of(comparison: Comparison, case: str) -> dict[str, Any]:
         "height": height,
         "columns": columns_of(num_slices, height, width),
         "aspect": volumes.aspect,
+        "step": step,
         "slices": num_slices,
         "first": window[0].start + 1,
         "of": len(whole.reference),
-        "start": start_slice(errors[0], volumes.reference, comparison.regions),
+        "start": start_slice(np.max(errors, axis=0), volumes.reference, comparison.regions),
         "errors": [of_model.tolist() for of_model in errors],
         "images": [{"name": name, "sheet": _data_url("webp", picture)} for name, picture in pictures.items()],
         "labels": [_data_url("png", picture) for picture in labels],  # the reference's, each model's
@@ -85,7 +86,7 @@ def content_window(volumes: CaseVolumes) -> tuple[slice, slice, slice]:
     for prediction in volumes.predictions.values():
         content = content | (prediction > 0)
     for image in volumes.images.values():
-        content |= image > image.min()
+        content |= foreground(image)
     if not content.any():
         content[:] = True
     window = []
@@ -136,7 +137,7 @@ def sheet_of(volume: np.ndarray) -> np.ndarray:
 def _windowed(image: np.ndarray) -> np.ndarray:
     """As bytes, between the 1st and the 99.8th percentile of what is not background."""
     image = image.astype(np.float32)
-    inside = image[image > image.min()]
+    inside = image[foreground(image)]
     low, high = np.percentile(inside, [1, 99.8]) if inside.size else (0, 1)
     low -= 0.1 * (high - low)  # so that tissue is not as black as air
     if high <= low:  # a mask

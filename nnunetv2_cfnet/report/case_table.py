@@ -7,9 +7,8 @@ import pandas
 
 from nnunetv2_cfnet.report.chosen_cases import order_of_cases
 from nnunetv2_cfnet.report.comparison import Model
-from nnunetv2_cfnet.report.tables import Table, number, signed
+from nnunetv2_cfnet.report.tables import ALL_REGIONS, Table, number, signed
 
-ALL_REGIONS = "mean of regions"
 MAX_CELLS = 100_000  # of a page that is ready at once
 
 

@@ -10,6 +10,8 @@ import SimpleITK
 from nnunetv2_cfnet.files.volumes import name_for_itk
 from nnunetv2_cfnet.report.comparison import Comparison
 
+MUCH = 0.1  # of an image's voxels, as zeros: those are what is empty around
+
 
 class CaseVolumes(NamedTuple):
     """Images by channel, reference, and predictions by model.
@@ -60,6 +62,17 @@ def read_volumes(comparison: Comparison, case: str, channels: Sequence[str]) -> 
 def labels_of(regions: Mapping[str, tuple[int, ...]]) -> list[int]:
     """All that make up regions."""
     return [label for labels in regions.values() for label in labels]
+
+
+def foreground(image: np.ndarray) -> np.ndarray:
+    """Where an image, or a slice of it, is not background: 0 if many voxels are, else the most frequent value at the
+    borders of its slices. Its minimum says nothing: filters leave some negative voxels in images that are 0 around."""
+    background = 0
+    if np.mean(image == 0) <= MUCH:
+        border = np.concatenate([image[..., [0, -1], :].ravel(), image[..., [0, -1]].ravel()])
+        values, counts = np.unique(border, return_counts=True)
+        background = values[np.argmax(counts)]
+    return (image != background) & np.isfinite(image)
 
 
 def _array(path: Path, like: SimpleITK.Image) -> np.ndarray:

@@ -39,14 +39,15 @@ def chosen_cases(models: Sequence[Model], num_different: int | None) -> dict[str
 
     Args:
         models: the first one's best, median and worst case are among them.
-        num_different: how many with the largest difference; None: all cases.
+        num_different: how many with the largest difference, of a single model how many of its worst; None: all cases.
     """
     chosen = {case: rank for rank, (case, _) in notable_cases(models[0]).items()}
     sizes = largest_differences(models).abs().sort_values(ascending=False, kind="stable")
     differing = [str(case) for case in sizes[sizes > 0].index][:num_different]
     for case in differing[:1]:
         chosen[case] = f"{chosen[case]}, most different" if case in chosen else "most different"
-    for case in map(str, sizes.index) if num_different is None else differing:
+    in_order = len(models) == 1 or num_different is None
+    for case in order_of_cases(models)[:num_different] if in_order else differing:
         chosen.setdefault(case, "")
     return chosen
 

@@ -8,7 +8,8 @@ in the tables.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
+from operator import itemgetter
 
 from matplotlib.ticker import MaxNLocator
 
@@ -18,8 +19,9 @@ from nnunetv2_cfnet.report.tables import interval_text, signed
 
 WIDTH, NUMBERS, GAP = 1200, 190, 28  # pixels: all, a panel's numbers, between panels
 TOP, BOTTOM = 46, 44  # above the lines: titles; below: ticks and the directions
-LINES_HEIGHT, LEAST_LINE, LARGEST_LINE = 300, 17, 42  # all lines have the first where a line is neither of the others
-LETTER, LEAST_LETTERS, MOST_LETTERS = 8.2, 22, 38  # pixels; of labels
+LINES_HEIGHT, LEAST_LINE, LARGEST_LINE = 250, 17, 42  # all lines have the first where a line is neither of the others
+LETTER, LEAST_LETTERS, MOST_LETTERS = 8.2, 22, 40  # pixels; of labels
+INDENT = 14  # pixels, of labels below a heading
 TICKS = MaxNLocator(5, steps=[1, 2, 5, 10])
 
 
@@ -73,22 +75,36 @@ class Line:
 
 @dataclass(frozen=True)
 class Forest:
-    """Everything that is drawn."""
+    """Everything that is drawn.
+
+    headings: y and text of what stands above a group of lines.
+    indent: of the labels of lines.
+    """
 
     height: float
     panels: Sequence[Panel]
+    headings: Sequence[tuple[float, str]]
     lines: Sequence[Line]
+    indent: int
     alt: str
     width: int = WIDTH
+    top: int = TOP
+    bottom: int = BOTTOM
 
 
-def make_forest(first: str, tests: Sequence[PairedTest], smallest_differences: Mapping[str, float]) -> Forest | None:
+def make_forest(
+    first: str,
+    tests: Sequence[PairedTest],
+    smallest_differences: Mapping[str, float],
+    groups: Mapping[str, tuple[str, str]] | None = None,
+) -> Forest | None:
     """Lay out the tests of each region against each other model.
 
     Args:
         first: the first model's name.
         tests: of one or two metrics.
         smallest_differences: metric -> the smallest difference that matters.
+        groups: region of a test -> the heading that it stands below, and its name there; no headings if not given.
 
     Returns:
         None where there is no test.
@@ -100,8 +116,10 @@ def make_forest(first: str, tests: Sequence[PairedTest], smallest_differences: M
     others, regions = dict.fromkeys(test.other for test in tests), dict.fromkeys(test.region for test in tests)
     compared = {(test.region, test.other) for test in tests}
     rows = [row for row in product(regions, others) if row in compared]
-    titles = [f"{region} vs {other}" if len(others) > 1 else region for region, other in rows]
-    labels = LETTER * min(MOST_LETTERS, max([LEAST_LETTERS, *map(len, titles)]))
+    above, names = zip(*((groups or {}).get(region, ("", region)) for region, _ in rows), strict=True)
+    titles = [f"{name} vs {other}" if len(others) > 1 else name for name, (_, other) in zip(names, rows, strict=True)]
+    indent = INDENT if groups else 0
+    labels = indent + LETTER * min(MOST_LETTERS, max([LEAST_LETTERS, *map(len, titles)]))
     room = (WIDTH - labels) / len(metrics)
     panels, marks_of = [], []
     for number, metric in enumerate(metrics):
@@ -110,19 +128,17 @@ def make_forest(first: str, tests: Sequence[PairedTest], smallest_differences: M
         axis = _Axis(metric, in_panel, smallest_differences.get(metric, 0), start, start + room - NUMBERS - GAP)
         panels.append(axis.panel())
         marks_of.append([axis.mark(test) if test else None for test in in_panel])
-    height = min(LARGEST_LINE, max(LEAST_LINE, LINES_HEIGHT / len(rows)))
-    lines = [
-        Line(
-            TOP + (index + 0.5) * height,
-            _shortened(title),
-            title,
-            [marks[index] for marks in marks_of],
-        )
-        for index, title in enumerate(titles)
-    ]
+    num_places = len(rows) + len(set(above) - {""})
+    height = min(LARGEST_LINE, max(LEAST_LINE, LINES_HEIGHT / num_places))
+    places = (TOP + (index + 0.5) * height for index in range(num_places))
+    headings, lines = [], []
+    for heading, group in groupby(zip(above, titles, *marks_of, strict=True), itemgetter(0)):
+        if heading:
+            headings.append((next(places), heading))
+        lines += [Line(next(places), _shortened(title), title, marks) for _, title, *marks in group]
     listed = [f"{test.region}, {METRICS[test.metric].title}, {test.other}: {_numbers(test)}" for test in tests]
     alt = f"Paired differences, {first} minus {', '.join(others)}; better to the right. {'; '.join(listed)}."
-    return Forest(TOP + height * len(rows) + BOTTOM, panels, lines, alt)
+    return Forest(TOP + height * num_places + BOTTOM, panels, headings, lines, indent, alt)
 
 
 class _Axis:
@@ -166,4 +182,6 @@ def _numbers(test: PairedTest) -> str:
 
 
 def _shortened(label: str) -> str:
-    return label if len(label) <= MOST_LETTERS else f"{label[: MOST_LETTERS - 2]} …"
+    """Without its middle: long names of regions differ at their ends."""
+    kept = (MOST_LETTERS - 3) // 2
+    return label if len(label) <= MOST_LETTERS else f"{label[:kept]} … {label[-kept:]}"

@@ -2,6 +2,7 @@
 
 nnUNetTrainerCFNet__nnUNetPlans, nnUNetTrainer__nnUNetPlans -> CFNet, U-Net
 .., nnUNetTrainer__nnUNetResEncUNetMPlans                   -> CFNet, U-Net, U-Net ResEncUNetM
+.., nnUNetTrainer_250epochs__nnUNetPlans                    -> CFNet, U-Net, U-Net 250epochs
 """
 
 import re
@@ -22,9 +23,10 @@ def short_names(names: Sequence[str]) -> list[str]:
         return list(names)
     trainers, plans = zip(*parts, strict=True)
     if len(set(trainers)) == 1:
-        return list(plans)
-    beside = [""] * len(plans) if len(set(plans)) == 1 else map(_short_plans, plans)
-    short = [f"{trainer} {plan}".strip() for trainer, plan in zip(_short_trainers(trainers), beside, strict=True)]
+        short = [_short_plans(plan) or "default" for plan in plans]
+    else:
+        beside = [""] * len(plans) if len(set(plans)) == 1 else map(_short_plans, plans)
+        short = [f"{trainer} {plan}".strip() for trainer, plan in zip(_short_trainers(trainers), beside, strict=True)]
     return short if len(set(short)) == len(names) else list(names)
 
 
@@ -66,10 +68,13 @@ def full_names(names: Mapping[str, str]) -> dict[str, str]:
 
 def _short_trainers(trainers: Sequence[str]) -> list[str]:
     """Without nnU-Net's prefix and the variants at the end that all of them are."""
-    words = [[word for word in VARIANT.split(trainer.removeprefix(TRAINER)) if word] for trainer in trainers]
-    while all(words) and len({last for *_, last in words}) == 1:
+    words = []  # of each trainer its network, and its variants
+    for trainer in trainers:
+        network, *variants = VARIANT.split(trainer.removeprefix(TRAINER))
+        words.append([network or OWN_NETWORK, *(variant.removeprefix("_") for variant in variants if variant)])
+    while all(variants for _, *variants in words) and len({last for *_, last in words}) == 1:
         words = [rest for *rest, _ in words]
-    return ["".join(rest) or OWN_NETWORK for rest in words]
+    return list(map(" ".join, words))
 
 
 def _short_plans(plans: str) -> str:

@@ -11,8 +11,8 @@ class Presentation:
     """What the flags of a command choose.
 
     names: of the models, in their order; none: short ones (names.py).
-    num_different: how many of the cases with the largest difference are shown in pictures, beside the best, the median
-        and the worst one; None: all cases are.
+    num_different: how many of the cases with the largest difference, of a single model of the worst ones, are shown in
+        pictures, beside the best, the median and the worst one; None: all cases are.
     smallest_differences: metric -> the smallest difference that matters, in the metric's unit.
     """
 

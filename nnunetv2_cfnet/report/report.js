@@ -14,10 +14,12 @@
   addEventListener("afterprint", () => {
     for (const fold of folded) fold.open = false;
   });
-  addEventListener("hashchange", () => {
+  const unfoldTarget = () => {
     const fold = byId(location.hash.slice(1))?.querySelector("details");
     if (fold) fold.open = true;
-  });
+  };
+  addEventListener("hashchange", unfoldTarget);
+  unfoldTarget();
 
   const table = byId("case-table");
   if (table) {
@@ -35,7 +37,7 @@
         for (const other of headings) other.removeAttribute("aria-sort");
         heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
         const keyed = [...body.rows].map((row) => [sortKey(row.cells[column].textContent, column), row]);
-        keyed.sort(([a], [b]) => compare(a, b) * (descending ? -1 : 1));
+        keyed.sort(([a], [b]) => Number.isNaN(a) - Number.isNaN(b) || compare(a, b) * (descending ? -1 : 1));
         body.append(...keyed.map(([, row]) => row));
       });
     });
@@ -43,19 +45,19 @@
 
   function sortKey(text, column) {
     if (column === 0) return text;
-    const value = Number(text.replace("−", "-"));
-    return Number.isNaN(value) ? Infinity : value; // a dash, where there is no value
+    return Number(text.replace("−", "-")); // NaN of a dash, where there is no value: these rows come last
   }
 
   function compare(a, b) {
     if (typeof a === "string") return a.localeCompare(b, undefined, { numeric: true });
-    return a === b ? 0 : a - b;
+    return a - b || 0; // of two without a value
   }
 
   // Of a square between four voxels' centres: the middle of its sides from the first voxel's corner, and the lines for
   // the corners inside, counted from top left (1) clockwise (2, 4, 8).
   const SIDES = { t: [1, 0.5], r: [1.5, 1], b: [1, 1.5], l: [0.5, 1] };
   const LINES = ["", "lt", "tr", "lr", "rb", "lt rb", "tb", "lb", "lb", "tb", "tr lb", "rb", "lr", "tr", "lt", ""];
+  const ENDINGS = { 2: "nd", 3: "rd" }; // of numbers
   // Of the reference, and of the models in turn: which of every few pieces of an outline are drawn.
   const DASHES = [[1, 1], [1, 1], [2, 4], [2, 5], [4, 6], [1, 4], [3, 5]];
 
@@ -84,7 +86,7 @@
     byId("close").addEventListener("click", () => viewer.close());
     byId("previous-case").addEventListener("click", () => openBeside("previousElementSibling"));
     byId("next-case").addEventListener("click", () => openBeside("nextElementSibling"));
-    byId("worst-slice").addEventListener("click", () => show(shown.start));
+    byId("worst-slice").addEventListener("click", () => shown && show(shown.start));
     slider.addEventListener("input", draw);
     for (const box of [...outlineBoxes, ...regionBoxes]) box.addEventListener("change", draw);
     panels.addEventListener("wheel", (event) => {
@@ -106,8 +108,9 @@
       n: () => openBeside("nextElementSibling"),
       p: () => openBeside("previousElementSibling"),
     };
-    viewer.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
+    // Not of the viewer alone: the page has the focus where what had it is hidden.
+    addEventListener("keydown", (event) => {
+      if (!viewer.open || event.ctrlKey || event.metaKey || event.altKey) return;
       const box = /^[0-9]$/.test(event.key) && outlineBoxes[Number(event.key)];
       if (box) box.click();
       else if (!(event.key in keys) || !(shown || "np".includes(event.key))) return;
@@ -120,6 +123,9 @@
       shown = null;
       byId("viewer-title").replaceChildren(...row.cells[0].cloneNode(true).childNodes);
       fillNumbers();
+      panels.replaceChildren(); // the former case's
+      byId("place").textContent = "";
+      byId("errors").width = 0;
       const isPictured = row.classList.contains("pictured");
       viewer.classList.toggle("plain", !isPictured);
       if (!viewer.open) viewer.showModal();
@@ -127,10 +133,14 @@
       const opening = row;
       await parsed;
       const data = document.querySelector(`script[data-sheets="${opening.dataset.case}"]`);
-      const sheets = await decode(JSON.parse(data.textContent));
+      const sheets = await decode(JSON.parse(data.textContent)).catch(() => null);
       if (row !== opening) return; // another case was opened meanwhile
+      if (sheets === null) {
+        panels.textContent = "The browser can't decode the slices of this case.";
+        return;
+      }
       shown = sheets;
-      byId("slices").hidden = shown.of === 1;
+      viewer.classList.toggle("flat", shown.of === 1);
       panels.replaceChildren(...shown.images.map(makePanel));
       slider.max = shown.slices - 1;
       slider.focus();
@@ -191,7 +201,7 @@
     }
 
     function step(by) {
-      show(Math.min(Math.max(Number(slider.value) + by, 0), shown.slices - 1));
+      if (shown) show(Math.min(Math.max(Number(slider.value) + by, 0), shown.slices - 1));
     }
 
     function show(slice) {
@@ -202,7 +212,10 @@
     function draw() {
       if (shown === null) return;
       const slice = Number(slider.value);
-      byId("place").textContent = `slice ${shown.first + slice} of ${shown.of}`;
+      const { first, of, step } = shown;
+      const place = of > 1 ? [`slice ${first + slice} of ${of}`] : [];
+      if (step > 1) place.push(`every ${step}${ENDINGS[step] ?? "th"} voxel`);
+      byId("place").textContent = place.join(", ");
       const paths = outlinesOf(slice);
       const [across, down, columns] = scales();
       panels.style.gridTemplateColumns = `repeat(${columns}, max-content)`;

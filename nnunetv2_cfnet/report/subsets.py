@@ -152,8 +152,8 @@ def make_page(comparison: SubsetComparison, scores: Scores, shares: Shares, test
     """
     models, first_mean = comparison.models, next(iter(comparison.means))
     names = [model.name for model in models]
-    labels = {_labelled(mean, region) for mean in comparison.means for region in comparison.regions}
-    of_means = [test for test in tests if test.region in labels]
+    means = {_labelled(mean, region): (mean, region) for mean in comparison.means for region in comparison.regions}
+    of_means = [test for test in tests if test.region in means]
     over_all = [
         replace(model, rows=model.rows[model.rows["subset"] == first_mean], replicate_rows=()) for model in models
     ]
@@ -184,7 +184,7 @@ def make_page(comparison: SubsetComparison, scores: Scores, shares: Shares, test
         comparison.title,
         headline(names[0], of_means, "means") if tests else _description(comparison, scores),
         caution(tests),
-        make_forest(names[0], of_means, {}),
+        make_forest(names[0], of_means, {}, means),
         dice_table(comparison, scores, comparison.means),
         sections,
     )
@@ -220,7 +220,7 @@ def dice_table(comparison: SubsetComparison, scores: Scores, lines: Iterable[str
         (line, *(number(scores[model].loc[line, region], "dice") for region, model in _columns(comparison)))
         for line in lines
     ]
-    return Table("Mean Dice over cases", ("sequences", *_header(comparison)), rows)
+    return Table("Mean Dice over cases", ("sequences", *_header(comparison)), rows, groups=_groups(comparison))
 
 
 def share_table(comparison: SubsetComparison, shares: Shares) -> Table:
@@ -231,7 +231,8 @@ def share_table(comparison: SubsetComparison, shares: Shares) -> Table:
     ]
     sums = (signed(sum(shares[model][region]), "dice") for region, model in _columns(comparison))
     caption = "Shapley values of the mean Dice"
-    return Table(caption, ("sequence", *_header(comparison)), [*rows, ("sum: all less none", *sums)])
+    header = ("sequence", *_header(comparison))
+    return Table(caption, header, [*rows, ("sum: all less none", *sums)], groups=_groups(comparison))
 
 
 def _columns(comparison: SubsetComparison) -> list[tuple[str, str]]:
@@ -241,7 +242,13 @@ def _columns(comparison: SubsetComparison) -> list[tuple[str, str]]:
 
 def _header(comparison: SubsetComparison) -> list[str]:
     several = len(comparison.models) > 1
-    return [f"{region}, {model}" if several else region for region, model in _columns(comparison)]
+    return [model if several else region for region, model in _columns(comparison)]
+
+
+def _groups(comparison: SubsetComparison) -> list[tuple[str, int]]:
+    """Regions, above several models' names."""
+    num_models = len(comparison.models)
+    return [("", 1), *((region, num_models) for region in comparison.regions)] if num_models > 1 else []
 
 
 def subsets_json(

@@ -1,6 +1,6 @@
 """Tables and sentences of the report, as text: Markdown and HTML show the same ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from nnunetv2_cfnet.evaluation.summary import summarise
 from nnunetv2_cfnet.report.comparison import MAIN_METRICS, Comparison, Cost, Model, PairedTest
 
 NOTHING = "–"
+ALL_REGIONS = "mean of regions"
+MOST_DETAILED = 2  # other models of which the headline has numbers; there is no room for more on the first screen
+MOST_REGIONS = 6  # that the first screen's table has columns for
 
 
 @dataclass(frozen=True)
@@ -41,38 +44,63 @@ class Verdict:
     sentence: str
 
 
-def headline(first: str, tests: Sequence[PairedTest], things: str = "regions") -> str:
+def headline(
+    first: str,
+    tests: Sequence[PairedTest],
+    things: str = "regions",
+    smallest_differences: Mapping[str, float] | None = None,
+) -> str:
     """One sentence on the tests: per metric, in how many regions the first model is what, and by how much.
 
     Args:
         first: the first model's name.
-        tests: of each other model in turn.
+        tests: of each other model in turn; of more than MOST_DETAILED, it is not said by how much.
         things: what a test is of.
+        smallest_differences: metric -> the smallest difference that matters, if one was given.
     """
-    clauses = []
-    for other in dict.fromkeys(test.other for test in tests):
-        of_other = [test for test in tests if test.other == other]
-        metrics = [_clause([test for test in of_other if test.metric == metric], things) for metric in _metrics(tests)]
-        clauses.append(f"{first} against {other}: {'; '.join(filter(None, metrics))}.")
+    others = dict.fromkeys(test.other for test in tests)
+    is_detailed = len(others) <= MOST_DETAILED
+    clauses: list[str] = []
+    for other in others:
+        metrics = []
+        for metric in dict.fromkeys(test.metric for test in tests):
+            of_metric = [test for test in tests if (test.other, test.metric) == (other, metric)]
+            smallest = (smallest_differences or {}).get(metric, 0)
+            metrics.append(_clause(of_metric, things, smallest, is_detailed=is_detailed))
+        against = f"{first} against" if is_detailed or not clauses else "Against"
+        clauses.append(f"{against} {other}: {'; '.join(filter(None, metrics))}.")
     return " ".join(clauses)
 
 
-def _clause(tests: Sequence[PairedTest], things: str) -> str:
+def _clause(tests: Sequence[PairedTest], things: str, smallest: float, *, is_detailed: bool) -> str:
     """As in "Dice better in 2 of 3 regions (+0.012 to +0.034), no difference shown in 1 (+0.002)"."""
     parts: list[str] = []
     for kind in ("better", "worse", "no difference shown"):
         differences = sorted(test.difference for test in tests if test.verdict == kind)
         if differences:
+            of_all = "" if parts else f" of {len(tests)} {things}" if is_detailed else f" of {len(tests)}"
             metric = tests[0].metric
-            ends = dict.fromkeys(signed(value, metric) for value in (differences[0], differences[-1]))
-            of_all = f" of {len(tests)} {things}" if not parts else ""
-            unit = f" {METRICS[metric].unit}" if METRICS[metric].unit else ""
-            parts.append(f"{kind} in {len(differences)}{of_all} ({' to '.join(ends)}{unit})")
+            sizes = [_range(differences, metric)] if is_detailed else []
+            in_brackets = ", ".join(sizes + _too_small(differences, metric, smallest))
+            parts.append(f"{kind} in {len(differences)}{of_all}" + (f" ({in_brackets})" if in_brackets else ""))
     return f"{METRICS[tests[0].metric].title} {', '.join(parts)}" if parts else ""
 
 
-def _metrics(tests: Sequence[PairedTest]) -> list[str]:
-    return list(dict.fromkeys(test.metric for test in tests))
+def _range(differences: Sequence[float], metric: str) -> str:
+    """As in "−0.73 to −0.52 mm", of ascending ones."""
+    ends = dict.fromkeys(signed(value, metric) for value in (differences[0], differences[-1]))
+    return f"{' to '.join(ends)}{_unit(metric)}"
+
+
+def _too_small(differences: Sequence[float], metric: str, smallest: float) -> list[str]:
+    """As in "all below 1 mm"; nothing where none is."""
+    num_small = sum(abs(difference) < smallest for difference in differences)
+    which = "" if len(differences) == 1 else "all " if num_small == len(differences) else f"{num_small} "
+    return [f"{which}below {smallest:g}{_unit(metric)}"] if num_small else []
+
+
+def _unit(metric: str) -> str:
+    return f" {METRICS[metric].unit}" if METRICS[metric].unit else ""
 
 
 def description(model: Model, regions: Sequence[str]) -> str:
@@ -80,23 +108,28 @@ def description(model: Model, regions: Sequence[str]) -> str:
     summary = summary_of(model)
     parts = []
     for metric, statistic in (("dice", "mean"), ("hd95", "median")):
-        values = (number(summary[region]["metrics"][metric]["brats"][statistic], metric) for region in regions)
-        unit = f" {METRICS[metric].unit}" if METRICS[metric].unit else ""
-        listed = ", ".join(f"{region} {value}{unit}" for region, value in zip(regions, values, strict=True))
-        parts.append(f"{statistic} {METRICS[metric].title} {listed}")
+        values = _by_region(summary, metric, statistic)
+        listed = ", ".join(f"{region} {number(value, metric)}{_unit(metric)}" for region, value in values.items())
+        parts.append(f"{statistic} {METRICS[metric].title}{',' if ALL_REGIONS in values else ''} {listed}")
     return f"{model.name}, {summary[regions[0]]['num_cases']} cases: {'; '.join(parts)}."
+
+
+def _by_region(summary: Mapping[str, dict], metric: str, statistic: str) -> dict[str, float]:
+    """The statistic of each region; of more than MOST_REGIONS the mean of all of them alone."""
+    values = {region: of_region["metrics"][metric]["brats"][statistic] for region, of_region in summary.items()}
+    return values if len(values) <= MOST_REGIONS else {ALL_REGIONS: float(np.mean(list(values.values())))}
 
 
 def overview_table(comparison: Comparison) -> Table:
     """What one looks at first: mean Dice and median HD95 of each region, and cost where there is any."""
-    regions = list(comparison.regions)
+    regions = list(comparison.regions) if len(comparison.regions) <= MOST_REGIONS else [ALL_REGIONS]
     shown = {"mean Dice": ("dice", "mean"), "median HD95, mm": ("hd95", "median")}
     costs = _cost_columns("FLOPs", "peak memory") if any(model.cost for model in comparison.models) else {}
     rows = []
     for model in comparison.models:
         summary = summary_of(model)
         cells = [
-            number(summary[region]["metrics"][metric]["brats"][statistic], metric)
+            number(_by_region(summary, metric, statistic)[region], metric)
             for metric, statistic in shown.values()
             for region in regions
         ]
@@ -122,7 +155,7 @@ def verdict_line(first: str, test: PairedTest) -> str:
         if test.verdict == "no difference shown"
         else f"{first} is {test.verdict} than {test.other}"
     )
-    unit = f" {metric.unit}" if metric.unit else ""
+    unit = _unit(test.metric)
     kind = "mean" if metric.bounded else "median"
     facts = f"{kind} difference {signed(test.difference, test.metric)}{unit}"
     if test.interval is None:

@@ -49,10 +49,7 @@ from nnunetv2_cfnet.report.tables import (
 STEM, HTML = "compare", "report.html"
 JSON = f"{STEM}.json"
 ROUGH_BELOW = 20  # cases
-HINT = (
-    "The slices of this case are not in this page. --cases N puts those of the N most different cases into it, "
-    "--all-cases all; the JSON beside the page has the paths of the case's files."
-)
+HINT = "The slices of this case are not in this page. --cases N puts those of the N {} cases into it, --all-cases all."
 # of RULES, those that the tables follow
 RULE_TITLES = {
     "brats": "Empty regions",
@@ -133,17 +130,16 @@ def make_page(comparison: Comparison, presentation: Presentation) -> Page:
     models, regions = comparison.models, list(comparison.regions)
     first = models[0].name
     main_tests = [test for test in comparison.tests if test.metric in MAIN_METRICS]
-    pictures_of_cases, problems = case_pictures(comparison)
     chosen = chosen_cases(models, presentation.num_different)
-    sheets, unseen = make_sheets(comparison, chosen)
-    browser = CaseBrowser(
-        case_table(models, regions, chosen), [model.name for model in models], comparison.regions, sheets, HINT
-    )
-    replicates = replicate_table(comparison)
+    sheets, problems = make_sheets(comparison, chosen)
     several = len(models) > 1
     names = [model.name for model in models]
+    hint = HINT.format("most different" if several else "worst")
+    browser = CaseBrowser(case_table(models, regions, chosen), names, comparison.regions, sheets, hint)
+    replicates = replicate_table(comparison)
+    smallest = presentation.smallest_differences
     sections = [
-        Section("cases", "Cases", paragraphs=[*problems, *unseen], browser=browser, pictures=pictures_of_cases),
+        Section("cases", "Cases", paragraphs=problems, browser=browser, pictures=case_pictures(comparison)),
         Section(
             "verdict",
             "Verdict",
@@ -163,9 +159,9 @@ def make_page(comparison: Comparison, presentation: Presentation) -> Page:
     ]
     return Page(
         comparison.title,
-        headline(first, main_tests) if several else description(models[0], regions),
+        headline(first, main_tests, smallest_differences=smallest) if several else description(models[0], regions),
         caution(comparison.tests),
-        make_forest(first, main_tests, presentation.smallest_differences),
+        make_forest(first, main_tests, smallest),
         overview_table(comparison),
         sections,
     )

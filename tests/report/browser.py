@@ -59,14 +59,14 @@ class Browser:
     def of_session(self) -> dict[str, str]:
         return {"sessionId": self.session} if self.session else {}
 
-    def open(self, page: Path, width: int = 1280, height: int = 800, scheme: str = "light") -> None:
-        """Load a page and wait until it is ready."""
+    def open(self, page: Path, width: int = 1280, height: int = 800, scheme: str = "light", part: str = "") -> None:
+        """Load a page, at a part such as "#ranks", and wait until it is ready."""
         self.complaints.clear()
         self.requests.clear()
         self.loaded = False
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.media("screen", scheme)
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page.as_uri() + part)
         while not self.loaded:
             self._next()
 

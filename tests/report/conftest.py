@@ -1,6 +1,6 @@
 """Made-up comparisons: models with invented metrics, and small masks and images on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from scipy.ndimage import gaussian_filter
 
 from nnunetv2_cfnet.evaluation import bootstrap
 from nnunetv2_cfnet.evaluation.metrics import METRICS
+from nnunetv2_cfnet.evaluation.subsets import all_subsets, means_of_subsets
 from nnunetv2_cfnet.report import figures
 from nnunetv2_cfnet.report.comparison import Comparison, Cost, Curves, Model
 from nnunetv2_cfnet.report.statistics import brats_ranks, paired_tests
+from nnunetv2_cfnet.report.subsets import SubsetComparison
 from nnunetv2_cfnet.report.write import write_report
 
 REGIONS = {"whole_tumor": (1, 2, 3), "tumor_core": (2, 3), "enhancing_tumor": (3,)}
@@ -92,6 +94,30 @@ def make_comparison(tmp_path_factory) -> Callable[..., Comparison]:
                 patch.setattr(bootstrap, "NUM_RESAMPLES", 99)  # the intervals themselves are test_bootstrap.py's
                 arguments["tests"] = paired_tests(models, regions)
         return Comparison(**{**arguments, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_subsets() -> Callable[..., SubsetComparison]:
+    """Makes BraTS's 15 subsets, with invented Dice of 12 cases; three references are empty but for the first region."""
+
+    def make(num_models: int, regions: Sequence[str] = ("wt", "et")) -> SubsetComparison:
+        every = all_subsets(CHANNELS)
+        generator = np.random.default_rng(0)
+        models = []
+        for number in range(num_models):
+            rows = [
+                {"subset": "+".join(CHANNELS[index] for index in subset), "case": f"case_{case}", "region": region}
+                | dict.fromkeys(METRICS, generator.uniform(0.1, 0.2) + 0.2 * len(subset))
+                | {"volume_reference_ml": float(region == regions[0] or case >= 3)}
+                for subset in every
+                for case in range(12)
+                for region in regions
+            ]
+            models.append(Model(f"model_{number}", pandas.DataFrame(rows), {}))
+        means = means_of_subsets(every, CHANNELS, [[0, 2], [1, 3]])
+        return SubsetComparison("Made up", CHANNELS, every, means, regions, models, [], {})
 
     return make
 

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, started_browser
 
-from nnunetv2_cfnet.report import case_sheets, write
+from nnunetv2_cfnet.report import case_sheets, statistics, write
 from nnunetv2_cfnet.report.figures import MAX_BYTES, Picture
+from nnunetv2_cfnet.report.subsets import write_subsets_report
 from nnunetv2_cfnet.report.write import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 
 CASE_IS_SHOWN = "document.querySelector('#viewer[open] #panels canvas') && document.querySelector('#place').value"
 PICTURE = "document.querySelector('#panels canvas').toDataURL()"
+TITLE = "document.querySelector('#viewer-title').textContent"
 PLACE = "document.querySelector('#place').value"
 SORTING_MS = """(() => {
     const start = performance.now();
@@ -74,6 +76,38 @@ def test_the_first_screen_answers_by_a_picture(page):
     assert shown
 
 
+@pytest.mark.usefixtures("quick_drawing")
+@pytest.mark.parametrize(("num_models", "num_regions"), [(5, 3), (2, 14)])
+def test_the_first_screen_holds_more_models_or_regions(
+    browser, make_comparison, tmp_path, monkeypatch, num_models, num_regions
+):
+    monkeypatch.setattr(write, "make_sheets", lambda *_: ({}, []))
+    monkeypatch.setattr(write, "case_pictures", lambda _: [])
+    regions = {f"organ_{number}": (number,) for number in range(num_regions)}
+    names = ("CFNet", "U-Net", "U-Net ResEncUNetM", "U-Net ResEncUNetL", "U-Net 250epochs")
+    write_report(make_comparison(num_models=num_models, regions=regions, names=names, images=False), tmp_path)
+    browser.open(tmp_path / "report.html")
+    assert browser.run("document.querySelector('#first').getBoundingClientRect().bottom") <= 800
+    assert browser.run(
+        "[...document.querySelectorAll('#first .scroll')].every(part => part.scrollWidth <= part.clientWidth)"
+    )
+
+
+@pytest.mark.usefixtures("quick_drawing")
+def test_the_first_screen_of_subsets_tells_means_and_regions_apart(browser, make_subsets, tmp_path, monkeypatch):
+    """BraTS's four means and four regions."""
+    monkeypatch.setattr(statistics, "bootstrap_interval", lambda *_: (0.01, 0.02))
+    regions = ["whole_tumor", "tumor_core", "enhancing_tumor", "enhancing_tumor (none below 500 voxels)"]
+    write_subsets_report(make_subsets(2, regions), {"model_0": "CFNet", "model_1": "U-Net"}, tmp_path, tmp_path)
+    browser.open(tmp_path / "report.html")
+    assert browser.run("document.querySelector('#first').getBoundingClientRect().bottom") <= 800
+    labels = browser.run("[...document.querySelectorAll('.forest .label')].map(label => label.lastChild.textContent)")
+    assert labels == regions * 4
+    panel = "document.querySelector('.forest .grid').getBoundingClientRect().left"
+    rights = "[...document.querySelectorAll('.forest .label')].map(label => label.getBoundingClientRect().right)"
+    assert browser.run(f"Math.max(...{rights}) < {panel}")
+
+
 def test_a_heading_sorts_and_sorts_back(page):
     page.click("#case-table thead tr:last-child th:nth-child(2) button")
     ascending = numbers(page.run(COLUMN.format(1)))
@@ -88,11 +122,19 @@ def test_a_heading_sorts_and_sorts_back(page):
     assert sorted_by == ["case"]
 
 
+@pytest.mark.parametrize("clicks", [1, 2])
+def test_rows_without_a_value_come_last_whichever_way_one_sorts(page, clicks):
+    page.run("document.querySelector('#case-table').tBodies[0].rows[3].cells[1].textContent = '–'")
+    for _ in range(clicks):
+        page.click("#case-table thead tr:last-child th:nth-child(2) button")
+    assert page.run(COLUMN.format(1)).index("–") == 13
+
+
 def test_a_row_opens_its_case_at_its_worst_slice(page):
     (first, *_) = page.run(COLUMN.format(0))
     page.click("#case-table tbody tr:first-child td:nth-child(4)")
     page.wait_for(CASE_IS_SHOWN)
-    assert page.run("document.querySelector('#viewer-title').textContent") == first
+    assert page.run(TITLE) == first
     assert page.run("[...document.querySelectorAll('#panels figcaption')].map(name => name.textContent)") == [
         *("T1", "T1ce", "T2", "FLAIR")
     ]
@@ -104,6 +146,7 @@ def test_a_row_opens_its_case_at_its_worst_slice(page):
     )
     assert shown[0][1:4] == ["nnUNetTrainerCFNet", "nnUNetTrainer", "nnUNetTrainer__nnUNetResEncUNetMPlans"]
     assert shown[1][1] == page.run(COLUMN.format(1))[0]
+    assert page.run("(aside => aside.scrollWidth <= aside.clientWidth)(document.querySelector('aside'))")
     page.press("Escape")
     assert not page.run("document.querySelector('#viewer').open")
 
@@ -111,7 +154,7 @@ def test_a_row_opens_its_case_at_its_worst_slice(page):
 def test_the_worst_case_is_one_click_away(page):
     page.click('.look button[data-mark^="worst"]')
     page.wait_for(CASE_IS_SHOWN)
-    assert "worst" in page.run("document.querySelector('#viewer-title').textContent")
+    assert "worst" in page.run(TITLE)
 
 
 def test_slider_and_keys_step_through_slices(page):
@@ -163,12 +206,32 @@ def test_keys_go_from_case_to_case_and_one_without_slices_says_so(page):
     assert rows.count("pictured") == 7  # of 14: best, median, worst and 5 that differ, one of which is the worst
     for _ in range(rows.index("")):
         page.press("n")
-    title = page.run("document.querySelector('#viewer-title').textContent")
-    assert title == page.run(COLUMN.format(0))[rows.index("")]
+    titles = page.run(COLUMN.format(0))
+    assert page.run(TITLE) == titles[rows.index("")]
     assert page.run("getComputedStyle(document.querySelector('#panels')).display") == "none"
     assert "--all-cases" in page.run("document.querySelector('#no-pictures').innerText")
     page.press("p")
+    assert page.run(TITLE) == titles[rows.index("") - 1]
     page.wait_for(CASE_IS_SHOWN)
+
+
+def test_until_a_case_is_decoded_none_is_shown_and_one_that_can_not_be_says_so(page):
+    page.click('.look button[data-mark^="worst"]')
+    page.wait_for(CASE_IS_SHOWN)
+    worst = page.run(TITLE)
+    page.run("{HTMLImageElement.prototype.decode = () => new Promise(() => {})}")
+    page.press("n")
+    assert page.run(TITLE) != worst
+    assert page.run("document.querySelector('#panels').childNodes.length") == 0
+    assert page.run(PLACE) == ""
+    page.click("#worst-slice")
+    page.press("ArrowRight")  # which find nothing to step through
+    page.run("{HTMLImageElement.prototype.decode = () => Promise.reject(Error())}")
+    page.press("p")
+    page.wait_for("document.querySelector('#panels').textContent")
+    assert (
+        page.run("document.querySelector('#panels').innerText") == "The browser can't decode the slices of this case."
+    )
 
 
 def test_it_is_dark_where_the_reader_s_screen_is(page, report):
@@ -202,15 +265,34 @@ def test_a_link_unfolds_what_it_leads_to(page):
     page.wait_for("document.querySelector('#ranks details').open")
 
 
+def test_a_page_that_is_opened_at_a_folded_table_shows_it(browser, report, tmp_path):
+    (tmp_path / "other.html").touch()
+    browser.open(tmp_path / "other.html")  # so that the page is loaded again
+    browser.open(report / "report.html", part="#ranks")
+    assert browser.run("document.querySelector('#ranks details').open")
+
+
 @pytest.mark.usefixtures("quick_drawing")
 def test_a_2d_case_has_no_slider(browser, make_comparison, tmp_path):
     comparison = make_comparison(num_cases=3, shape=(30, 24), suffix=".png", regions={"tumour": (1,)}, tests=())
     write_report(comparison, tmp_path)
     browser.open(tmp_path / "report.html")
     browser.click("#case-table tr.pictured th button")
-    browser.wait_for(CASE_IS_SHOWN)
-    assert browser.run("document.querySelector('#slices').checkVisibility()") is False
+    browser.wait_for("document.querySelector('#panels canvas')")
+    for of_slices in ("#slice", "#errors", "#worst-slice", ".of-slices"):
+        assert browser.run(f"document.querySelector('{of_slices}').checkVisibility()") is False
+    assert browser.run(PLACE) == ""
     assert browser.complaints == []
+
+
+@pytest.mark.usefixtures("quick_drawing")
+def test_a_case_that_is_shown_coarsely_says_so(browser, make_comparison, tmp_path, monkeypatch):
+    monkeypatch.setattr(case_sheets, "SETTINGS", ((3, 45),))
+    write_report(make_comparison(num_cases=1, tests=()), tmp_path)
+    browser.open(tmp_path / "report.html")
+    browser.click("#case-table tr.pictured th button")
+    browser.wait_for(CASE_IS_SHOWN)
+    assert re.fullmatch(r"slice \d+ of 10, every 3rd voxel", browser.run(PLACE))
 
 
 @pytest.mark.usefixtures("quick_drawing")
@@ -241,7 +323,7 @@ def test_hostile_names_and_labels_are_text(browser, make_comparison, tmp_path):
     browser.click("#case-table tr.pictured th button")
     browser.wait_for(CASE_IS_SHOWN)
     assert browser.run("document.title") == f"</title>{attack}"
-    assert case in browser.run("document.querySelector('#viewer-title').textContent")
+    assert case in browser.run(TITLE)
     assert browser.run("document.querySelector('#panels figcaption').textContent") == f"{attack}T1"
     labels = browser.run("[...document.querySelectorAll('#regions label')].map(label => label.textContent.trim())")
     assert labels == list(regions)
@@ -262,7 +344,7 @@ def test_1251_cases_are_ready_within_two_seconds_in_less_than_25_mb(browser, mak
 
     plot = Picture("plot", "A plot", "A plot", generator.bytes(MAX_BYTES))
     monkeypatch.setattr(write, "make_sheets", sheets)
-    monkeypatch.setattr(write, "case_pictures", lambda _: ([], []))
+    monkeypatch.setattr(write, "case_pictures", lambda _: [])
     for name in ("box_plots", "difference_plots", "training_curves"):
         monkeypatch.setattr(write, name, lambda _: [plot] * 2)
     write_report(make_comparison(num_cases=1251, num_models=2, images=False), tmp_path)

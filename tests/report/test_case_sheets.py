@@ -11,7 +11,7 @@ from images import write_image
 
 from nnunetv2_cfnet.report import case_sheets
 from nnunetv2_cfnet.report.case_sheets import content_window, make_sheets, sheet_of, start_slice, wrong_voxels
-from nnunetv2_cfnet.report.case_volumes import CaseVolumes
+from nnunetv2_cfnet.report.case_volumes import CaseVolumes, foreground
 from nnunetv2_cfnet.report.comparison import Comparison
 
 REGIONS = {"whole": (1, 2, 300), "core": (2, 300)}
@@ -84,6 +84,31 @@ def test_what_is_empty_around_is_cut_off(make_case):
     assert (sheets["height"], sheets["width"]) == (10 + 2 * 4, 20 + 2 * 4)
 
 
+@pytest.mark.parametrize("around", [0, -5])
+def test_a_voxel_below_what_is_empty_around_does_not_keep_it(make_case, around):
+    """As filters leave them in images of background 0."""
+    reference, image = np.zeros((9, 40, 50), np.uint8), np.full((9, 40, 50), around, np.float32)
+    image[2:7, 10:20, 20:40] = np.linspace(100, 200, 20)
+    image[4, 15, 30] = -9
+    sheets = made(make_case(reference, reference, image))
+    assert (sheets["first"], sheets["slices"]) == (3, 5)
+    assert (sheets["height"], sheets["width"]) == (10 + 2 * 4, 20 + 2 * 4)
+    greys = slice_in(sheets, sheets["images"][0]["sheet"], 0)[8, :, 0]
+    assert greys[0] < 15, "air is black"
+    assert 10 < greys[4] < 50, "and tissue not quite"
+
+
+def test_background_is_what_most_of_the_border_is_unless_many_voxels_are_zero():
+    image = np.full((20, 30), 7.0)
+    image[5:9, 5:9], image[6, 6] = 3, np.nan
+    inside = np.zeros((20, 30), bool)
+    inside[5:9, 5:9] = True
+    inside[6, 6] = False  # no number
+    np.testing.assert_array_equal(foreground(image), inside)
+    image[10:15, 5:25] = 0  # of 600
+    np.testing.assert_array_equal(foreground(image), (image != 0) & np.isfinite(image))
+
+
 def test_nothing_at_all_is_shown_whole():
     empty = np.zeros((3, 4, 5))
     window = content_window(CaseVolumes({"T1": empty}, empty, {"model": empty}, 1.0, False))
@@ -98,6 +123,19 @@ def test_a_case_starts_at_the_slice_with_most_wrong_voxels(make_case):
     sheets = made(make_case(reference, prediction, np.ones((5, 20, 20), np.float32)))
     assert sheets["first"] + sheets["start"] == 4
     assert sheets["errors"] == [[0, 0, 50]]
+
+
+def test_a_case_starts_where_any_of_the_models_is_most_wrong(make_case):
+    reference = np.zeros((5, 20, 20), np.uint8)
+    reference[:, 5:15, 5:15] = 1
+    wrong_in_slice_3 = reference.copy()
+    wrong_in_slice_3[3, 5:10] = 0
+    comparison = make_case(reference, wrong_in_slice_3, np.ones((5, 20, 20), np.float32))
+    (second,) = comparison.models
+    first = replace(second, name="first", predictions={"case_0": comparison.references["case_0"]})
+    sheets = made(replace(comparison, models=[first, second]))
+    assert sheets["errors"] == [[0] * 5, [0, 0, 0, 50, 0]]
+    assert sheets["start"] == 3
 
 
 def test_wrong_voxels_are_counted_in_every_region_but_for_ignored_ones():
@@ -136,7 +174,8 @@ def test_a_large_case_is_shown_coarsely_and_stays_small(make_case, monkeypatch):
     sheets = made(make_case(mask, mask, noise))
     sources = [sheets["images"][0]["sheet"], *sheets["labels"]]
     assert sum(len(base64.b64decode(source.partition(",")[2])) for source in sources) <= 20_000
-    assert sheets["width"] < 120
+    assert sheets["step"] > 1
+    assert sheets["width"] == -(-120 // sheets["step"])
     assert sheets["slices"] == 10
     assert len(sheets["errors"][0]) == 10
 
@@ -147,7 +186,7 @@ def test_a_case_that_can_not_be_read_is_named(make_case, tmp_path):
     (tmp_path / "prediction.nii.gz").write_bytes(b"no image")
     sheets, (problem,) = make_sheets(comparison, {"case_0": "worst"})
     assert not sheets
-    assert problem.startswith("case_0, worst, can't be looked through: ")
+    assert problem.startswith("case_0, worst, can't be shown: ")
     assert "prediction.nii.gz" in problem
 
 

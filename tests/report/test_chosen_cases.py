@@ -49,7 +49,17 @@ def test_a_case_can_be_two_things(make_model):
 
 def test_a_single_model_differs_from_none(make_model):
     assert list(largest_differences([make_model("a", FIRST)])) == [0] * 5
-    assert list(chosen_cases([make_model("a", FIRST)], 5)) == ["case_0", "case_4", "case_1"]
+
+
+def test_of_a_single_model_the_worst_cases_are_chosen(make_model):
+    model = make_model("a", {"dice": [0.5 + 0.01 * ((7 * case) % 12) for case in range(12)]})
+    # 7 case % 12 is 11; 6, the sixth of 12 from the best; 0, 1, 2, 3
+    assert chosen_cases([model], 4) == {
+        **{"case_5": "best", "case_6": "median", "case_0": "worst"},
+        **dict.fromkeys(["case_7", "case_2", "case_9"], ""),
+    }
+    assert list(chosen_cases([model], 0)) == ["case_5", "case_6", "case_0"]
+    assert len(chosen_cases([model], None)) == 12
 
 
 def test_the_largest_difference_is_that_to_the_model_that_differs_most(make_model):

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas
 import pytest
 import SimpleITK
 import torch
@@ -21,17 +20,14 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.evaluation import cases, predict_subsets
-from nnunetv2_cfnet.evaluation.metrics import METRICS
 from nnunetv2_cfnet.evaluation.segmentations import Labelling
-from nnunetv2_cfnet.evaluation.subsets import all_subsets, means_of_subsets
 from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.processes import workers
 from nnunetv2_cfnet.planning.plans import CFNET
 from nnunetv2_cfnet.report import statistics, subsets
 from nnunetv2_cfnet.report.collect_subsets import PROGRESS, RECORDS
-from nnunetv2_cfnet.report.comparison import Model
 from nnunetv2_cfnet.report.figures import Picture
-from nnunetv2_cfnet.report.subsets import SubsetComparison, dice_of_nothing, mean_dice, with_means, write_subsets_report
+from nnunetv2_cfnet.report.subsets import dice_of_nothing, mean_dice, with_means, write_subsets_report
 
 DATASET = "Dataset007_Cubes"
 DATASET_JSON = {
@@ -428,28 +424,8 @@ def test_few_voxels_of_enhancing_tumour_count_as_none():
     assert _with_large_enhancing(Labelling({"lesion": (1,)})).least_voxels == {}
 
 
-def made_up(num_models: int) -> SubsetComparison:
-    """BraTS's 15 subsets, with invented Dice of 12 cases; the region "et" is empty in the first three references."""
-    channels = ["T1", "T1ce", "T2", "FLAIR"]
-    every = all_subsets(channels)
-    generator = np.random.default_rng(0)
-    models = []
-    for number in range(num_models):
-        rows = [
-            {"subset": "+".join(channels[index] for index in subset), "case": f"case_{case}", "region": region}
-            | dict.fromkeys(METRICS, generator.uniform(0.1, 0.2) + 0.2 * len(subset))
-            | {"volume_reference_ml": float(region == "wt" or case >= 3)}
-            for subset in every
-            for case in range(12)
-            for region in ("wt", "et")
-        ]
-        models.append(Model(f"model_{number}", pandas.DataFrame(rows), {}))
-    means = means_of_subsets(every, channels, [[0, 2], [1, 3]])
-    return SubsetComparison("Made up", channels, every, means, ["wt", "et"], models, [], {})
-
-
-def test_a_mean_over_subsets_is_the_mean_of_their_means_over_cases():
-    comparison = made_up(1)
+def test_a_mean_over_subsets_is_the_mean_of_their_means_over_cases(make_subsets):
+    comparison = make_subsets(1)
     model = with_means(comparison.models[0], comparison)
     scores = mean_dice(model, comparison)
     assert list(scores.index) == [*comparison.names, *comparison.means]
@@ -458,17 +434,19 @@ def test_a_mean_over_subsets_is_the_mean_of_their_means_over_cases():
     assert scores.loc["mean of 7, without T1ce", "wt"] == pytest.approx(scores.loc[without, "wt"].mean())
 
 
-def test_nothing_is_right_where_the_reference_is_empty():
-    model = made_up(1).models[0]
+def test_nothing_is_right_where_the_reference_is_empty(make_subsets):
+    model = make_subsets(1).models[0]
     assert [dice_of_nothing(model, region) for region in ("wt", "et")] == [0, 3 / 12]
 
 
 @pytest.mark.usefixtures("quick_drawing")
-def test_the_report_of_brats_has_a_row_for_each_subset_and_mean_and_verdicts_on_means(tmp_path, monkeypatch):
+def test_the_report_of_brats_has_a_row_for_each_subset_and_mean_and_verdicts_on_means(
+    make_subsets, tmp_path, monkeypatch
+):
     monkeypatch.setattr(statistics, "bootstrap_interval", lambda *_: (0.01, 0.02))
     monkeypatch.setattr(statistics, "wilcoxon_p", lambda _: 0.5)
     names = {"model_0": "CFNet", "model_1": "U-Net"}
-    write_subsets_report(made_up(2), names, tmp_path, tmp_path)
+    write_subsets_report(make_subsets(2), names, tmp_path, tmp_path)
     sections = (tmp_path / "subsets.md").read_text().split("\n## ")
     assert [section.split("\n")[0] for section in sections[1:]] == [
         *("At a glance", "Dice of every subset", "Verdict", "What each sequence adds"),
@@ -480,8 +458,10 @@ def test_the_report_of_brats_has_a_row_for_each_subset_and_mean_and_verdicts_on_
     assert sections[6].count("\n| ") == 2 + 2 * (15 + 4)
     assert "CFNet against U-Net: Dice better in 8 of 8 means (" in sections[0]
     page = (tmp_path / "report.html").read_text()
+    assert "| sequences | wt, CFNet | wt, U-Net | et, CFNet | et, U-Net |" in sections[0].replace("\\", "")
+    assert '<th scope="colgroup" colspan="2">wt</th>' in page
     assert page.count("<img") == 2
-    worst = mean_dice(made_up(2).models[1], replace(made_up(2), means={}))["wt"].min()
+    worst = mean_dice(make_subsets(2).models[1], replace(make_subsets(2), means={}))["wt"].min()
     assert f"U-Net, wt: from {worst:.3f} (" in page
     assert page.count('class="better"') == 2 * 4 * 2  # marks of the forest plot, verdicts
     assert page.count("<tr data-case=") == 12

@@ -1,14 +1,21 @@
 """The forest plot: better to the right, zero and intervals in sight, numbers as in the tables."""
 
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
+from jinja2 import Environment, PackageLoader
 
 from nnunetv2_cfnet.report.comparison import PairedTest
-from nnunetv2_cfnet.report.forest import WIDTH, make_forest
+from nnunetv2_cfnet.report.forest import WIDTH, Forest, make_forest
 
 TEST = PairedTest("U-Net", "core", "dice", 30, 0.02, (0.01, 0.04), 0.01, 0.1, 20, 2, 8, "better")
 DISTANCE = replace(TEST, metric="hd95", difference=-2.0, interval=(-3.0, -1.0))
+
+
+def drawn(forest: Forest) -> ElementTree.Element:
+    environment = Environment(loader=PackageLoader("nnunetv2_cfnet", "report"), autoescape=True)
+    return ElementTree.fromstring(environment.get_template("forest.svg.jinja").render(forest=forest))
 
 
 def test_better_is_to_the_right_of_zero_whatever_the_metric():
@@ -61,13 +68,42 @@ def test_a_region_without_a_test_in_one_metric_keeps_its_line():
     assert [[mark is None for mark in line.marks] for line in forest.lines] == [[False, True], [True, False]]
 
 
+def test_numbers_stand_beside_their_axis():
+    forest = make_forest("CFNet", [TEST, DISTANCE, replace(DISTANCE, region="whole")], {})
+    dice, distance = (panel.end + 12 for panel in forest.panels)
+    core, whole = forest.lines
+    texts = [(float(text.get("x")), float(text.get("y")), text.text) for text in drawn(forest).findall("g/text")]
+    assert texts == [
+        (dice, core.y + 5, core.marks[0].text),
+        (distance, core.y + 5, core.marks[1].text),
+        (distance, whole.y + 5, whole.marks[1].text),
+    ]
+
+
 def test_lines_name_the_other_model_where_there_are_several():
     tests = [TEST, replace(TEST, region="r" * 40), replace(TEST, other="ResEnc")]
     forest = make_forest("CFNet", tests, {})
     assert [line.label for line in forest.lines][:2] == ["core vs U-Net", "core vs ResEnc"]
-    assert (len(forest.lines[2].label), forest.lines[2].title) == (38, f"{'r' * 40} vs U-Net")
+    assert (forest.lines[2].label, forest.lines[2].title) == (
+        f"{'r' * 18} … {'r' * 9} vs U-Net",
+        f"{'r' * 40} vs U-Net",
+    )
     assert forest.panels[0].start > make_forest("CFNet", [TEST], {}).panels[0].start, "longer labels take more room"
     assert "core, Dice, U-Net: +0.020 (0.010 to 0.040)" in forest.alt
+
+
+def test_groups_stand_below_headings():
+    regions = {
+        f"{mean}: {region}": (mean, region) for mean in ("mean of 8", "mean of 7") for region in ("core", "whole")
+    }
+    forest = make_forest("CFNet", [replace(TEST, region=region) for region in regions], {}, regions)
+    assert [line.label for line in forest.lines] == ["core", "whole", "core", "whole"]
+    (first, title), (second, other) = forest.headings
+    assert (title, other) == ("mean of 8", "mean of 7")
+    assert sorted([first, second, *(line.y for line in forest.lines)]) == [
+        *(first, forest.lines[0].y, forest.lines[1].y, second, forest.lines[2].y, forest.lines[3].y)
+    ]
+    assert forest.indent > 0 == make_forest("CFNet", [TEST], {}).indent
 
 
 def test_equal_models_are_drawn_at_zero():

@@ -15,7 +15,7 @@ PLANS = "nnUNetPlans"
         ([f"nnUNetTrainerCFNet_250epochs__{PLANS}", f"nnUNetTrainer_250epochs__{PLANS}"], ["CFNet", "U-Net"]),
         (
             [f"nnUNetTrainerCFNet_5epochs__{PLANS}", f"nnUNetTrainer_250epochs__{PLANS}"],
-            ["CFNet_5epochs", "_250epochs"],
+            ["CFNet 5epochs", "U-Net 250epochs"],
         ),
         (
             [f"nnUNetTrainerCFNetModalityDropout__{PLANS}", f"nnUNetTrainerModalityDropout__{PLANS}"],
@@ -23,13 +23,22 @@ PLANS = "nnUNetPlans"
         ),
         (
             [f"nnUNetTrainerCFNet__{PLANS}", f"nnUNetTrainerCFNetModalityDropout__{PLANS}"],
-            ["CFNet", "CFNetModalityDropout"],
+            ["CFNet", "CFNet ModalityDropout"],
+        ),
+        (
+            [f"nnUNetTrainerCFNet__{PLANS}", f"nnUNetTrainerModalityDropout_5epochs__{PLANS}"],
+            ["CFNet", "U-Net ModalityDropout 5epochs"],
+        ),
+        (
+            [f"nnUNetTrainer_5epochs__{PLANS}", f"nnUNetTrainer__{PLANS}"],
+            ["U-Net 5epochs", "U-Net"],
         ),
         (
             [f"nnUNetTrainerCFNet__{PLANS}", f"nnUNetTrainer__{PLANS}", "nnUNetTrainer__nnUNetResEncUNetMPlans"],
             ["CFNet", "U-Net", "U-Net ResEncUNetM"],
         ),
-        ([f"nnUNetTrainerCFNet__{PLANS}", "nnUNetTrainerCFNet__nnUNetCFNetPlansM"], [PLANS, "nnUNetCFNetPlansM"]),
+        ([f"nnUNetTrainerCFNet__{PLANS}", "nnUNetTrainerCFNet__nnUNetCFNetPlansM"], ["default", "CFNetPlansM"]),
+        ([f"nnUNetTrainer__{PLANS}", "nnUNetTrainer__nnUNetResEncUNetMPlans"], ["default", "ResEncUNetM"]),
         ([f"nnUNetTrainerSegResNet__{PLANS}", f"nnUNetTrainerResNet__{PLANS}"], ["SegResNet", "ResNet"]),
         ([f"MyTrainer__{PLANS}", f"nnUNetTrainer__{PLANS}"], ["MyTrainer", "U-Net"]),
         (["good", "poor"], ["good", "poor"]),
@@ -43,6 +52,7 @@ def test_what_all_share_is_left_out(names, short):
 def test_names_that_would_be_the_same_stay_full():
     names = ["nnUNetTrainer__nnUNetPlans", "nnUNetTrainer__Plans", "A__nnUNetPlans"]
     assert short_names(names) == names
+    assert short_names(names[:2]) == names[:2]
 
 
 def test_given_names_override():

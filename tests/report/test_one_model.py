@@ -1,6 +1,7 @@
 """`evaluate --html`: one model's page, beside what evaluate writes; read by a browser in test_browser.py."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,33 @@ def test_the_page_has_every_case_its_slices_and_no_comparison(folders, capsys):
     assert page.count('json" data-sheets=') == 3
     for of_comparisons in ('class="forest"', 'id="tests"', 'id="ranks"', 'id="cost"', 'id="differences"', "minus"):
         assert of_comparisons not in page
+
+
+@pytest.mark.usefixtures("quick_drawing")
+@pytest.mark.parametrize(("flags", "num_worst"), [([], 5), (["--cases", "9"], 9), (["--all-cases"], 12)])
+def test_cases_are_the_worst_ones_beside_the_best_and_the_median(tmp_path, flags, num_worst):
+    reference = np.zeros((8, 9, 10), np.uint8)
+    reference[2:6, 2:7, 2:7] = 1  # 100 voxels, of which each case lacks 4 more
+    for case in range(12):
+        prediction = reference.copy()
+        prediction.flat[np.flatnonzero(reference)[: 4 * case]] = 0
+        write_image(reference, tmp_path / "labels" / f"case_{case:02d}.nii.gz")
+        write_image(prediction, tmp_path / "predictions" / f"case_{case:02d}.nii.gz")
+    labels, predictions = tmp_path / "labels", tmp_path / "predictions"
+    dataset_json = {**DATASET_JSON, "labels": {"background": 0, "tumour": 1}, "numTraining": 12}
+    (predictions / "dataset.json").write_text(json.dumps(dataset_json))
+    assert cli.main(["evaluate", str(labels), str(predictions), "--html", *flags, "-np", "1"]) == 0
+    page = (predictions / "report.html").read_text(encoding="utf-8")
+    pictured = re.findall(r'<tr data-case="\d+" class="pictured">\n.+?>case_(\d+)<', page)
+    assert set(map(int, pictured)) == {0, 5, *range(12 - num_worst, 12)}
+    assert "--cases N puts those of the N worst cases into it" in page
+
+
+@pytest.mark.parametrize("flags", [["--cases", "5"], ["--all-cases"]])
+def test_flags_of_the_page_are_refused_without_it(folders, capsys, flags):
+    assert cli.main(["evaluate", *folders, *flags]) == 2
+    assert "--cases and --all-cases choose what the page shows: give --html with them." in capsys.readouterr().err
+    assert not (Path(folders[1]) / "per_case.csv").exists()
 
 
 @pytest.mark.usefixtures("quick_drawing")

@@ -76,7 +76,7 @@ def quick_figures(monkeypatch):
 
     monkeypatch.setattr(write, "box_plots", lambda comparison: [picture("dice_boxes")])
     monkeypatch.setattr(write, "difference_plots", lambda comparison: [])
-    monkeypatch.setattr(write, "case_pictures", lambda comparison: ([], []))
+    monkeypatch.setattr(write, "case_pictures", lambda comparison: [])
     monkeypatch.setattr(write, "make_sheets", lambda comparison, cases: ({}, []))
     monkeypatch.setattr(
         write, "training_curves", lambda comparison: [picture("curves")] if comparison.models[0].curves else []
@@ -376,6 +376,28 @@ def test_the_headline_counts_verdicts_and_says_by_how_much():
     )
 
 
+def test_the_headline_says_which_differences_are_too_small_to_matter():
+    distances = [replace(TEST, metric="hd95", difference=difference) for difference in (-0.7, -0.5)]
+    dice = [TEST, replace(TEST, difference=0.002)]
+    assert headline("CFNet", [*dice, *distances], smallest_differences={"dice": 0.01, "hd95": 1}) == (
+        "CFNet against nnUNetTrainer: Dice better in 2 of 2 regions (+0.002 to +0.021, 1 below 0.01); HD95 better in 2 "
+        "of 2 regions (−0.70 to −0.50 mm, all below 1 mm)."
+    )
+    assert "(−0.70 mm, below 1 mm)" in headline("CFNet", distances[:1], smallest_differences={"hd95": 1.0})
+
+
+def test_the_headline_is_short_on_each_of_many_models():
+    tests = [replace(TEST, other=other, region=region) for other in "ABC" for region in "xy"]
+    tests[-1] = replace(tests[-1], verdict="worse")
+    assert headline("D", tests) == (
+        "D against A: Dice better in 2 of 2. Against B: Dice better in 2 of 2. Against C: Dice better in 1 of 2, worse "
+        "in 1."
+    )
+    assert headline("D", tests, smallest_differences={"dice": 0.1}).startswith(
+        "D against A: Dice better in 2 of 2 (all below 0.1). "
+    )
+
+
 def test_the_headline_has_a_sentence_for_each_other_model():
     tests = [replace(TEST, other="A"), replace(TEST, other="B", verdict="worse", difference=-0.1)]
     assert (
@@ -399,9 +421,35 @@ def test_the_overview_has_dice_distances_and_cost(make_model):
     assert without.header == ("model", "core", "core")
 
 
+def test_of_many_regions_the_overview_has_the_mean(make_model):
+    regions = {f"organ_{number}": (number,) for number in range(1, 8)}
+    values = {region: {"dice": [number / 10], "hd95": [number]} for number, region in enumerate(regions, start=1)}
+    model = make_model("A", {region: {**of, "volume_reference_ml": [1]} for region, of in values.items()})
+    table = overview_table(Comparison("title", regions, [model], [], {}, {}))
+    assert table.full_header == ["model", "mean Dice, mean of regions", "median HD95, mm, mean of regions"]
+    assert table.rows == [("A", "0.400", "4.00")]
+    assert description(model, list(regions)) == (
+        "A, 1 cases: mean Dice, mean of regions 0.400; median HD95, mean of regions 4.00 mm."
+    )
+    six = dict(list(regions.items())[:6])
+    model = make_model("A", {region: values[region] for region in six})
+    assert len(overview_table(Comparison("title", six, [model], [], {}, {})).header) == 1 + 2 * 6
+
+
 def test_one_model_is_described_without_a_comparison(make_model):
     model = make_model("A", {"core": {"dice": [0.5, 1.0], "hd95": [1.0, 4.0], "volume_reference_ml": [1, 1]}})
     assert description(model, ["core"]) == "A, 2 cases: mean Dice core 0.750; median HD95 core 2.50 mm."
+
+
+@pytest.mark.usefixtures("quick_drawing")
+def test_a_case_that_can_not_be_read_is_reported_once(make_comparison, tmp_path):
+    comparison = make_comparison(num_cases=1, tests=())
+    broken = comparison.models[1].predictions["case_000"]
+    broken.write_bytes(b"no image")
+    write_report(comparison, tmp_path)
+    markdown = (tmp_path / "compare.md").read_text(encoding="utf-8").replace("\\", "")
+    assert markdown.count("case_000, only, most different, can't be shown: ") == markdown.count(str(broken)) == 1
+    assert "case_only.png" not in markdown
 
 
 @pytest.mark.usefixtures("quick_figures")
