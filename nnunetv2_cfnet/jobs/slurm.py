@@ -35,6 +35,13 @@ MAX_TIMEOUTS = 1000  # a training that gets no further is stopped by its record
 POLL_S = 10
 # submitit's names for any cluster, and its names for SLURM, which are sbatch's
 SLURM_NAMES = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
+LISTS = ("setup", "srun_args")  # to submitit: lines of shell, srun's options
+WHOLE_NUMBERS = ("signal_delay_s", "array_parallelism", "cpus_per_task")
+OF_ONE_TASK = ("nodes", "ntasks", "ntasks_per_node")  # several would do the same, each
+# by these a job's files, its signals and its requeueing are set here or by submitit
+RESERVED = (
+    *("teardown", "use_srun", "signal", "array", "map_count", "output", "error", "open_mode", "additional_parameters"),
+)
 REQUEUE_IF_KILLED = [
     "code=$?",
     f'if [ "$code" -eq {KILLED} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
@@ -62,6 +69,7 @@ def read_options(text: str) -> dict[str, Any]:
         if name in options:
             raise UserError(f"--slurm {text}: {name} is given twice.")
         options[name] = _minutes(value) if name == "time" else _value(value)
+        _check(name, options[name])
     if "time" not in options:  # submitit's own is five minutes
         raise UserError(f"--slurm {text}: give a job's time limit, time=.., as in {EXAMPLE}")
     return options
@@ -192,7 +200,7 @@ def _executor(experiment: Experiment, options: Mapping[str, Any]) -> "SlurmExecu
     more: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
     for name, value in options.items():
         try:
-            executor.update_parameters(**{name: value})
+            executor.update_parameters(**{name: [str(value)] if name in LISTS else value})
         except ValueError:
             more[name.replace("_", "-")] = value
     executor.update_parameters(additional_parameters=more)
@@ -235,6 +243,16 @@ def _run(*command: str) -> str:
         raise UserError(f"{command[0]} is not here: give the command where SLURM's are.") from None
     except subprocess.CalledProcessError as error:
         raise UserError(f"{command[0]} failed: {error.stderr.strip()}") from error
+
+
+def _check(name: str, value: object) -> None:
+    """A UserError where an option would break the jobs."""
+    if name in RESERVED:
+        raise UserError(f"--slurm: {name} can't be given: the jobs need their own.")
+    if name in WHOLE_NUMBERS and (type(value) is not int or value < 1):
+        raise UserError(f"--slurm: {name}={value} is no whole number from 1 on.")
+    if name in OF_ONE_TASK and value != 1:
+        raise UserError(f"--slurm: {name}={value}: a job is one task on one node; give {name}=1, or leave it out.")
 
 
 def _minutes(text: str) -> int:

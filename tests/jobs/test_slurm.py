@@ -70,6 +70,18 @@ def test_preparation_trainings_and_comparison_wait_for_each_other(fake, nnunet, 
     }
 
 
+def test_setup_and_arguments_of_srun_are_lines_of_the_job(fake, tmp_path):
+    run(tmp_path, "--slurm", "time=60,setup=module load cuda,srun_args=--cpu-bind=none")
+    lines = (fake.folder / "job_1").read_text().splitlines()
+    assert lines.index("module load cuda") < next(n for n, line in enumerate(lines) if line.startswith("srun "))
+    assert [line for line in lines if line.startswith("srun ") and " --cpu-bind=none " in line]
+
+
+def test_a_dry_run_refuses_the_same_options(nnunet, tmp_path, capsys):
+    run(tmp_path, "--slurm", "time=60,output=here", "--dry-run", code=2)
+    assert "output can't be given" in capsys.readouterr().err
+
+
 def test_submitting_again_submits_nothing_while_all_is_in_the_queue(fake, tmp_path, capsys):
     run(tmp_path, "--slurm", OPTIONS)
     run(tmp_path, "--slurm", OPTIONS)
@@ -225,6 +237,19 @@ def test_options_are_as_sbatch_and_submitit_name_them(text, options):
         ("mem_gb=much", "mem_gb=much is no number of gigabytes"),
         ("time=1,timeout_min=2", "time is given twice"),
         ("mem=1G,mem_gb=2", "mem is given twice"),
+        ("time=1,signal_delay_s=1:00", "--slurm: signal_delay_s=1:00 is no whole number from 1 on."),
+        ("time=1,array_parallelism=many", "array_parallelism=many is no whole number from 1 on."),
+        ("time=1,array_parallelism=0", "array_parallelism=0 is no whole number from 1 on."),
+        ("time=1,cpus_per_task=true", "cpus_per_task=True is no whole number from 1 on."),
+        ("time=1,nodes=2", "nodes=2: a job is one task on one node; give nodes=1, or leave it out."),
+        ("time=1,tasks_per_node=2", "ntasks_per_node=2: a job is one task on one node"),
+        ("time=1,teardown=true", "--slurm: teardown can't be given: the jobs need their own."),
+        ("time=1,use-srun=false", "use_srun can't be given"),
+        ("time=1,signal=USR1@100", "signal can't be given"),
+        ("time=1,array=0-3", "array can't be given"),
+        ("time=1,output=/dev/null", "output can't be given"),
+        ("time=1,error=/dev/null", "error can't be given"),
+        ("time=1,slurm_additional_parameters=x", "additional_parameters can't be given"),
     ],
 )
 def test_options_that_are_none_are_named(text, message):
