@@ -38,13 +38,13 @@ class Job:
     patience_s: float
 
     def __call__(self) -> None:
-        """Do the work. A command of it that was killed, for want of memory for one, makes this a killed job."""
+        """Do the work. A command of it that was ended from outside, as by a preemption, makes this a killed job."""
         os.environ.update(self.variables)
         _keep_handlers_from_forked_processes()
         try:
             self.work()
         except StepError as error:
-            if error.exit_code == -signal.SIGKILL:
+            if error.is_interruption:
                 raise SystemExit(KILLED) from error
             raise
 

@@ -75,11 +75,22 @@ def test_a_checkpoint_waits_for_what_runs_as_long_as_there_is_time(tmp_path, pro
     assert 1 <= waited_s[0] < 10
 
 
-def test_a_command_that_was_killed_makes_a_killed_job(tmp_path):
+@pytest.mark.parametrize(
+    "end",
+    ["os.kill(os.getpid(), signal.SIGKILL)", "os.kill(os.getpid(), signal.SIGTERM)", "raise SystemExit(75)"],
+)
+def test_a_command_that_was_ended_from_outside_makes_a_killed_job(tmp_path, end):
     with pytest.raises(SystemExit, match="137"):
-        Job(partial(run_program, "import os; os.kill(os.getpid(), 9)", tmp_path), {}, 1)()
-    with pytest.raises(StepError, match="failed with exit code 3"):
-        Job(partial(run_program, "raise SystemExit(3)", tmp_path), {}, 1)()
+        Job(partial(run_program, f"import os, signal; {end}", tmp_path), {}, 1)()
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [("raise SystemExit(3)", "failed with exit code 3"), ("os.abort()", "was ended by signal 6")],
+)
+def test_a_command_that_fails_makes_a_failed_job(tmp_path, end, message):
+    with pytest.raises(StepError, match=message):
+        Job(partial(run_program, f"import os; {end}", tmp_path), {}, 1)()
 
 
 def test_processes_that_a_job_forks_end_at_its_signals_as_ever():

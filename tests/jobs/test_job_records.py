@@ -57,7 +57,9 @@ def error_with(tmp_path, exit_code: int) -> StepError:
     [
         (1, "failed", "RuntimeError: CUDA out of memory"),
         (-9, "interrupted", "RuntimeError: CUDA out of memory"),
+        (-15, "interrupted", "RuntimeError: CUDA out of memory"),
         (75, "interrupted", "RuntimeError: CUDA out of memory"),
+        (-11, "failed", "RuntimeError: CUDA out of memory"),
     ],
 )
 def test_how_a_command_ended_is_recorded(tmp_path, exit_code, state, why):
