@@ -90,5 +90,6 @@ def conclude_in_job(experiment: Experiment) -> None:
     from nnunetv2_cfnet.jobs.carry_out import conclude_if_complete
 
     sys.argv = [*experiment.command]  # a report says by what command it was made
-    with locked(experiment.target), Records(experiment.out).running(CONCLUSION):
+    records = Records(experiment.out)
+    with locked(records.folder, wait=True), records.running(CONCLUSION):
         conclude_if_complete(experiment)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.host import find_trainer, nnunet_folder
 from nnunetv2_cfnet.jobs.experiment import Experiment
@@ -46,13 +47,19 @@ def check_trainable(configuration: str, models: Sequence[str], folds: Sequence[i
 
 
 def prepare(experiment: Experiment) -> None:
-    """Run what makes fingerprint, plans and preprocessed data, as far as they are missing; then write_shared_files."""
+    """Run what makes fingerprint, plans and preprocessed data, as far as they are missing; then write_shared_files.
+
+    It waits while another experiment prepares the same dataset.
+    """
 
     def run(step: Step) -> None:
         experiment.logs.mkdir(parents=True, exist_ok=True)
         run_step(step, os.environ, experiment.logs)
 
-    go_through(experiment, run)
+    _, preprocessed = _folders(experiment)
+    if missing_steps(experiment):
+        with locked(preprocessed, wait=True):
+            go_through(experiment, run)
     write_shared_files(experiment)
 
 

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -93,6 +93,29 @@ class Records:
         for name in others:
             self.write(name, Record())
 
+    @contextmanager
+    def expecting(self, trainings: Iterable[Training], others: Iterable[str] = ()) -> Iterator[None]:
+        """expect, taken back where the block fails: these are not to be run after all."""
+        trainings, others = list(trainings), list(others)
+        names = [*(training.name for training in trainings), *others]
+        before = {name: self.read(name) if self._file(name).is_file() else None for name in names}
+        self.expect(trainings, others)
+        try:
+            yield
+        except BaseException:
+            for name, record in before.items():
+                if record is None:
+                    self._file(name).unlink()
+                else:
+                    self.write(name, record)
+            raise
+
+    def give_up(self, name: str) -> None:
+        """Record that a part has failed, where nothing is recorded of how it ended."""
+        record = self.read(name)
+        if record.state in (WAITING, RUNNING, INTERRUPTED):
+            self.write(name, replace(record, state=FAILED, why=record.why or "its job ended"))
+
     def _of_training(self, training: Training) -> Record:
         return Record(
             state=DONE if training.product.exists() else WAITING,
@@ -167,7 +190,11 @@ class Records:
     def cancel(self, name: str) -> None:
         """Record that a part is in no job's hands any more."""
         self.write(name, replace(self.read(name), state=CANCELLED))
-        self._write(self._submitted, {part: job for part, job in self.submitted().items() if part != name})
+        self.forget_submitted([name])
+
+    def forget_submitted(self, names: Collection[str]) -> None:
+        """No job has these parts any more."""
+        self._write(self._submitted, {part: job for part, job in self.submitted().items() if part not in names})
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"

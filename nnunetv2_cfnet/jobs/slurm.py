@@ -87,11 +87,17 @@ def submit(experiment: Experiment, options: Mapping[str, Any]) -> None:
     Raises:
         UserError: bad input, before anything is submitted; or SLURM refuses a job.
     """
-    with locked(experiment.target):
+    records = Records(experiment.out)
+    with locked(records.folder):
         steps = missing_steps(experiment)
-        records = Records(experiment.out)
         _executor(experiment, options)  # before records are made
         alive = _alive(records)
+        others = sorted({*alive} - {training.name for training in experiment.trainings} - {PREPARATION, CONCLUSION})
+        if others:
+            raise UserError(
+                f"{experiment.out} has other trainings among SLURM's jobs, which end in a conclusion of their own: let "
+                f"them end, or end them with this command's --cancel:{lines_of(others)}"
+            )
         trainings = [
             training
             for training in experiment.trainings
@@ -100,14 +106,16 @@ def submit(experiment: Experiment, options: Mapping[str, Any]) -> None:
         if CONCLUSION in alive and not trainings:
             print(f"Everything is submitted already. nnunetv2_cfnet status {experiment.out}")
             return
-        records.expect([training for training in experiment.trainings if training.name not in alive])
+        records.expect([training for training in experiment.trainings if training.product.exists()])
 
         def send(names: Sequence[str], works: Sequence[Callable[[], None]], dependency: str | None) -> None:
-            records.add_submitted(zip(names, _send(experiment, options, works, dependency), strict=True))
+            expected = [training for training in trainings if training.name in names]
+            with records.expecting(expected, {PREPARATION, CONCLUSION} & {*names}):
+                jobs = _send(experiment, options, works, dependency)
+            records.add_submitted(zip(names, jobs, strict=True))
 
         if PREPARATION not in alive:
             if steps:
-                records.expect((), [PREPARATION])
                 send([PREPARATION], [partial(prepare_in_job, experiment)], options.get("dependency"))
                 print(f"job {records.submitted()[PREPARATION]}: preparation")
             else:
@@ -130,7 +138,6 @@ def submit(experiment: Experiment, options: Mapping[str, Any]) -> None:
             for training in experiment.trainings
             if training in trainings or training.name in alive
         }
-        records.expect((), [CONCLUSION])
         send(
             [CONCLUSION],
             [partial(conclude_in_job, experiment)],

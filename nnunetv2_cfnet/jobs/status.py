@@ -63,14 +63,16 @@ def _progress(records: Records, record: Record) -> Progress:
 def _state(records: Records, name: str, record: Record, progress: Progress) -> str:
     is_done = record.fold_folder and (records.out / record.fold_folder / "validation" / "summary.json").is_file()
     state = DONE if is_done else WAITING if record.state == INTERRUPTED else record.state
+    why = f": {printable(record.why)[:MAX_WHY]}" if record.why else ""
     if state == RUNNING and records.is_silent(name):
         state = "running, without a sign of life: killed?"
     elif state == RUNNING and progress.is_validating:
         state = "running, validating"
     elif state == FAILED:
-        state = f"failed: {printable(record.why)[:MAX_WHY]}"
+        state = f"failed{why}"
     times = record.num_interruptions
-    return f"{state}, interrupted {times} time{'s' if times > 1 else ''}" if times else state
+    interrupted = f", interrupted {times} time{'s' if times > 1 else ''}" if times else ""
+    return f"{state}{interrupted}{why if state == WAITING else ''}"
 
 
 def _epoch(record: Record, progress: Progress) -> str:

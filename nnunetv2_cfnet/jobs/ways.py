@@ -10,6 +10,7 @@ from nnunetv2_cfnet.jobs import dry_run, slurm
 from nnunetv2_cfnet.jobs.carry_out import carry_out
 from nnunetv2_cfnet.jobs.experiment import Experiment
 from nnunetv2_cfnet.jobs.preparation import prepare
+from nnunetv2_cfnet.jobs.records import Records
 from nnunetv2_cfnet.jobs.steps import choose_device
 
 
@@ -73,7 +74,7 @@ def carry_out_by(way: Way, experiment: Experiment) -> None:
     elif way.dry_run:
         dry_run.print_commands(experiment)
     elif way.prepare:
-        with locked(experiment.target):
+        with locked(Records(experiment.out).folder):
             prepare(experiment)
     elif way.slurm is not None:
         slurm.submit(experiment, way.options)

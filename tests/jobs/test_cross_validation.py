@@ -1,8 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
 from nnunetv2_cfnet import cli
+from nnunetv2_cfnet.files.lock import locked
+from nnunetv2_cfnet.jobs.cross_validation import cross_validation
+from nnunetv2_cfnet.jobs.preparation import prepare
 from nnunetv2_cfnet.jobs.records import Records
 
 MODEL = "Dataset001_Phantom/nnUNetTrainerCFNet_5epochs__nnUNetPlans__3d_fullres"
@@ -50,6 +54,25 @@ def test_a_fold_that_failed_is_trained_again_alone(nnunet, results, capsys):
         "nnUNetv2_accumulate_crossval_results",
     ]
     assert nnunet.commands[0].endswith("--c")
+
+
+def test_other_folds_of_the_model_wait_for_those_that_are_trained(nnunet, results, capsys):
+    with locked(results / MODEL / "jobs"):
+        run("--folds", 2, code=2)
+    assert f"{MODEL}/jobs is being written by process" in capsys.readouterr().err
+    assert nnunet.commands == []
+
+
+def test_a_preparation_waits_for_another_one_of_the_dataset(nnunet, results, tmp_path):
+    which = (1, "3d_fullres", "nnUNetTrainerCFNet_5epochs", "nnUNetPlans")
+    experiment = cross_validation(*which, folds=[0], npz=False, device="cpu")
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path / "nnUNet_preprocessed/Dataset001_Phantom"):
+            preparation = pool.submit(prepare, experiment)
+            assert wait([preparation], timeout=0.5).done == set()
+            assert nnunet.commands == []
+        preparation.result(timeout=30)
+    assert len(nnunet.commands) == 3
 
 
 def test_preparing_alone_trains_nothing(nnunet, results):

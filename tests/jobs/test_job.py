@@ -163,10 +163,12 @@ def test_the_conclusion_names_what_is_missing_and_is_reached_when_nothing_is(tmp
     first.product.touch()
     with pytest.raises(ValueError, match=r"1 of 2 trainings are missing; .*:\n  replicate_0, .*, fold 1$"):
         conclude_in_job(experiment)
-    assert "1 of 2 trainings are missing" in Records(tmp_path).read("conclusion").why
+    records = Records(tmp_path)
+    assert "1 of 2 trainings are missing" in records.read("conclusion").why
+    assert (records.read(second.name).state, records.read(second.name).why) == ("failed", "its job ended")
     second.product.parent.mkdir(parents=True)
     second.product.touch()
     conclude_in_job(experiment)
     assert sys.argv == ["nnunetv2_cfnet", "benchmark"]  # what a report calls its command
     assert (tmp_path / "concluded").exists()
-    assert Records(tmp_path).read("conclusion").state == "done"
+    assert records.read("conclusion").state == "done"

@@ -1,6 +1,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -105,6 +106,32 @@ def test_a_training_that_gets_no_further_is_stopped(tmp_path):
     assert records.read("fold_0").state == "done"
 
 
+def test_what_was_not_to_be_run_after_all_is_as_it_was(tmp_path):
+    records = Records(tmp_path)
+    failed = Record(state="failed", why="no memory", starts=[0])
+    records.write("conclusion", failed)
+    with pytest.raises(UserError, match="waiting"), records.expecting((), ["preparation", "conclusion"]):
+        raise UserError(records.read("conclusion").state)
+    assert (records.names(), records.read("conclusion")) == (["conclusion"], failed)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Record(), Record(state="failed", why="its job ended")),
+        (Record(state="running", starts=[0]), Record(state="failed", why="its job ended", starts=[0])),
+        (Record(state="interrupted", why="no memory"), Record(state="failed", why="no memory")),
+        (Record(state="failed", why="crash"), Record(state="failed", why="crash")),
+        (Record(state="cancelled"), Record(state="cancelled")),
+    ],
+)
+def test_what_nobody_goes_on_with_has_failed(tmp_path, before, after):
+    records = Records(tmp_path)
+    records.write("fold_0", before)
+    records.give_up("fold_0")
+    assert records.read("fold_0") == replace(after, starts=[*after.starts])
+
+
 def test_who_runs_gives_signs_of_life(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SIGN_OF_LIFE_S", 0.01)
     records = Records(tmp_path)
@@ -140,7 +167,7 @@ def test_status_is_a_table_of_all_parts(tmp_path, capsys):
     records.write("fold_2", Record(state="failed", why="RuntimeError: CUDA out of memory\x1b", **of[2]))
     records.write("fold_3", Record(state="running", starts=[0], **of[3]))
     os.utime(records.folder / "fold_3.json", (0, 0))
-    records.write("fold_4", Record(state="interrupted", starts=[0], **of[4]))
+    records.write("fold_4", Record(state="interrupted", why="no memory", starts=[0], **of[4]))
     records.write("fold_5", Record(state="running", starts=[0], **of[5]))
     records.write("conclusion", Record())
     print_status(tmp_path)
@@ -152,7 +179,7 @@ def test_status_is_a_table_of_all_parts(tmp_path, capsys):
         ["fold_1", "running, interrupted 2 times", "2/4", "0.700", "1 h 0 min", str(tmp_path / "logs" / "fold_1.log")],
         ["fold_2", "failed: RuntimeError: CUDA out of memory\\x1b", "1/4", "0.700", "1 h 30 min"],
         ["fold_3", "running, without a sign of life: killed?", "1/4", "0.700", "1 h 30 min"],
-        ["fold_4", "waiting, interrupted 1 time", "0/4"],
+        ["fold_4", "waiting, interrupted 1 time: no memory", "0/4"],
         ["fold_5", "running, validating", "4/4", "0.700"],
         ["conclusion", "waiting"],
     ]

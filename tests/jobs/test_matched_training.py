@@ -66,10 +66,10 @@ def test_a_stopped_benchmark_goes_on(nnunet, tmp_path, capsys):
 
 
 def test_a_second_benchmark_in_one_folder_is_refused_and_trains_nothing(nnunet, tmp_path, capsys):
-    with locked(tmp_path / "out" / "comparison"):
+    with locked(tmp_path / "out" / "jobs"):
         run(tmp_path, "--epochs", 5, code=2)
         run(tmp_path, "--epochs", 5, "--dry-run")
-    assert "out/comparison is being written by process" in capsys.readouterr().err
+    assert "out/jobs is being written by process" in capsys.readouterr().err
     assert nnunet.commands == []
 
 

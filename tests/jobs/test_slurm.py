@@ -10,7 +10,7 @@ from slurm_stand_in import FakeSlurm
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.jobs import slurm
-from nnunetv2_cfnet.jobs.records import Records
+from nnunetv2_cfnet.jobs.records import Record, Records
 
 OPTIONS = "partition=gpu,time=24:00:00,gpus_per_node=1,cpus_per_task=12,mem_gb=64,licenses=matlab"
 NAMES = [
@@ -104,6 +104,32 @@ def test_submitting_again_submits_what_is_missing_and_a_new_comparison(fake, nnu
     assert [submitted[name] for name in NAMES] == ["1_0", "3", "1_2", "1_3"]
 
 
+def test_other_trainings_wait_until_those_of_the_folder_have_left_the_queue(fake, tmp_path, capsys):
+    run(tmp_path, "--slurm", OPTIONS)
+    run(tmp_path, "--slurm", OPTIONS, "--folds", 0, code=2)
+    message = f"has other trainings among SLURM's jobs, {{}}:\n  {NAMES[1]}\n  {NAMES[3]}\n"
+    what_to_do = "which end in a conclusion of their own: let them end, or end them with this command's --cancel"
+    assert message.format(what_to_do) in capsys.readouterr().err
+    run(tmp_path, "--folds", 2, code=2)
+    assert f"{NAMES[0]} was submitted as job 2_0: let it end" in capsys.readouterr().err
+    assert len(fake.jobs) == 3
+    run(tmp_path, "--slurm", OPTIONS, "--folds", 0, 1, 2)  # these are all of it: one conclusion
+    assert [job.get("dependency") for job in fake.jobs[3:]] == ["afterok:1", "afterany:2:4"]
+
+
+def test_a_training_that_was_taken_over_here_is_in_no_jobs_hands(fake, nnunet, tmp_path):
+    run(tmp_path, "--slurm", OPTIONS)
+    fake.queue = []
+    records = Records(tmp_path / "out")
+    for name in NAMES:
+        records.give_up(name)
+    nnunet.fails_at = "nnUNetv2_train"
+    run(tmp_path, code=2)
+    records.write(NAMES[0], Record(state="interrupted"))  # as Ctrl-C leaves it
+    nnunet.fails_at = None
+    run(tmp_path)
+
+
 def test_when_all_is_trained_the_comparison_alone_is_submitted(fake, tmp_path):
     run(tmp_path, "--prepare")
     for name in NAMES:
@@ -155,6 +181,20 @@ def test_what_sbatch_says_is_the_message(fake, tmp_path, capsys):
     run(tmp_path, "--slurm", OPTIONS, code=2)
     assert "SLURM refuses the jobs: " in (error := capsys.readouterr().err)
     assert "invalid partition specified: gpu" in error
+    assert Records(tmp_path / "out").names() == []  # nothing waits
+
+
+def test_what_failed_and_is_refused_has_failed_still(fake, tmp_path, capsys):
+    run(tmp_path, "--prepare")
+    run(tmp_path, "--slurm", OPTIONS)
+    fake.queue = []
+    records = Records(tmp_path / "out")
+    for name in NAMES:
+        records.give_up(name)
+    (fake.folder / "refuse").touch()
+    run(tmp_path, "--slurm", OPTIONS, code=2)
+    assert {records.read(name).state for name in NAMES} == {"failed"}
+    run(tmp_path)  # no job has them
 
 
 def test_without_the_extra_the_message_says_what_to_install(fake, tmp_path, monkeypatch, capsys):
