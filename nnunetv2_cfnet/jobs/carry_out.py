@@ -101,14 +101,12 @@ def _train_all(experiment: Experiment, variables_of_places: Sequence[Mapping[str
             print(f"# {training.title} is done already")
         else:
             futures.append(pool.submit(train_at_free_place, training))
-    failures: list[StepError] = []
     try:
         for future in futures:
             try:
                 future.result()
             except StepError as error:
                 print(f"\n{error}\n", flush=True)
-                failures.append(error)
     except BaseException:  # Ctrl-C, among others
         pool.shutdown(wait=False, cancel_futures=True)
         while not all(future.done() for future in futures):
@@ -116,5 +114,3 @@ def _train_all(experiment: Experiment, variables_of_places: Sequence[Mapping[str
             time.sleep(0.1)
         raise
     pool.shutdown()
-    if len(failures) == 1:
-        raise failures[0]

@@ -11,9 +11,11 @@ import getpass
 import math
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +35,10 @@ SIGNAL_DELAY_S = 300  # before a job's end: an epoch of nnU-Net takes minutes
 MARGIN_S = 20  # of that, to have the job requeued
 MAX_TIMEOUTS = 1000  # a training that gets no further is stopped by its record
 POLL_S = 10
+NUM_TRIES = 60  # of asking squeue: ten minutes
 # submitit's names for any cluster, and its names for SLURM, which are sbatch's
 SLURM_NAMES = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
+COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")  # which it takes
 LISTS = ("setup", "srun_args")  # to submitit: lines of shell, srun's options
 WHOLE_NUMBERS = ("signal_delay_s", "array_parallelism", "cpus_per_task")
 OF_ONE_TASK = ("nodes", "ntasks", "ntasks_per_node")  # several would do the same, each
@@ -156,7 +160,7 @@ def wait(experiment: Experiment) -> None:
     records = Records(experiment.out)
     shown = ""
     try:
-        while _alive(records):
+        while _still_alive(records):
             if (summary := summary_of(experiment.out)) != shown:
                 print(f"{time.strftime('%H:%M:%S')}  {summary}", flush=True)
                 shown = summary
@@ -179,7 +183,7 @@ def cancel(experiment: Experiment) -> None:
     alive = _alive(records)
     if alive:
         _scancel(alive.values())
-    while _alive(records):  # a job that ends records its own end
+    while _still_alive(records):  # a job that ends records its own end
         time.sleep(1)
     for name in records.names():
         record = records.read(name)
@@ -197,10 +201,9 @@ def _executor(experiment: Experiment, options: Mapping[str, Any]) -> "SlurmExecu
             f'--slurm needs {error.name}; install it with: pip install ".[cluster]" in the source folder of '
             "nnunetv2_cfnet"
         ) from error
-    try:
-        executor = SlurmExecutor(experiment.out / "jobs" / "slurm", max_num_timeout=MAX_TIMEOUTS)
-    except RuntimeError as error:
-        raise UserError(f"--slurm: {error} Give the command where sbatch and srun are.") from error
+    if missing := [command for command in COMMANDS if shutil.which(command) is None]:
+        raise UserError(f"--slurm: {', '.join(missing)} not found. Give the command where sbatch and srun are.")
+    executor = SlurmExecutor(experiment.out / "jobs" / "slurm", max_num_timeout=MAX_TIMEOUTS)
     executor.update_parameters(job_name=f"cfnet_{experiment.dataset}", signal_delay_s=SIGNAL_DELAY_S)
     executor.update_parameters(teardown=REQUEUE_IF_KILLED)
     # a site may have it otherwise; a job that waits for one that failed would wait for ever
@@ -237,6 +240,15 @@ def _alive(records: Records) -> dict[str, str]:
         return {}
     queue = _run("squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}").split()
     return {name: job for name, job in submitted.items() if job in queue}
+
+
+def _still_alive(records: Records) -> dict[str, str]:
+    """_alive, asked again where squeue fails, as it does while a controller is busy or restarted."""
+    for _ in range(NUM_TRIES - 1):
+        with suppress(UserError):
+            return _alive(records)
+        time.sleep(POLL_S)
+    return _alive(records)
 
 
 def _scancel(jobs: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError, printable
@@ -31,7 +32,10 @@ def print_status(out: Path) -> None:
 def summary_of(out: Path) -> str:
     """One line: how many parts are in which state, and the epochs of those that run."""
     records = Records(out)
-    read = {name: records.read(name) for name in records.names()}
+    read = {}
+    for name in records.names():
+        with suppress(UserError):  # which print_status shows
+            read[name] = records.read(name)
     states = Counter(WAITING if record.state == INTERRUPTED else record.state for record in read.values())
     counts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     running = [
@@ -43,16 +47,19 @@ def summary_of(out: Path) -> str:
 
 
 def _row(records: Records, name: str) -> tuple[str, ...]:
-    record = records.read(name)
+    try:
+        record = records.read(name)
+    except UserError:
+        return (printable(name), f"record unreadable: {printable(str(records.file(name)))}", *[""] * (len(HEADER) - 2))
     progress = _progress(records, record)
     log = records.out / "logs" / f"{name}.log"
     return (
-        name,
+        printable(name),
         _state(records, name, record, progress),
         _epoch(record, progress),
         "" if progress.dice is None else f"{progress.dice:.3f}",
         _time_left(record, progress),
-        str(log) if log.is_file() else "",
+        printable(str(log)) if log.is_file() else "",
     )
 
 

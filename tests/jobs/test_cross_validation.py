@@ -1,3 +1,4 @@
+import json
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def test_the_folds_are_trained_into_the_users_results_and_put_together(nnunet, r
 def test_a_fold_that_failed_is_trained_again_alone(nnunet, results, capsys):
     nnunet.fails_at = "3d_fullres 0"
     run(code=2)
-    assert "CUDA out of memory" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "CUDA out of memory" in captured.out
+    assert f"1 of 2 trainings are missing; nnunetv2_cfnet status {results / MODEL} says why" in captured.err
+    assert Records(results / MODEL).read("conclusion").state == "failed"
     assert not [command for command in nnunet.commands if "accumulate" in command]
     nnunet.fails_at = None
     nnunet.commands.clear()
@@ -54,6 +58,14 @@ def test_a_fold_that_failed_is_trained_again_alone(nnunet, results, capsys):
         "nnUNetv2_accumulate_crossval_results",
     ]
     assert nnunet.commands[0].endswith("--c")
+
+
+def test_a_fold_that_the_datasets_own_splits_lack_is_named(nnunet, results, tmp_path, capsys):
+    run("--prepare")
+    splits = tmp_path / "nnUNet_preprocessed/Dataset001_Phantom/splits_final.json"
+    splits.write_text(json.dumps(json.loads(splits.read_text())[:1]))
+    run(code=2)
+    assert f"--folds 0 1: there are 1 splits, from 0 on ({splits})." in capsys.readouterr().err
 
 
 def test_other_folds_of_the_model_wait_for_those_that_are_trained(nnunet, results, capsys):
@@ -93,6 +105,7 @@ def test_preparing_alone_trains_nothing(nnunet, results):
         (("-p", "../plans"), "-p ../plans: give the name of plans, as in nnUNetPlans."),
         (("-p", "Mine"), "Mine.json is not there: plan it first"),
         (("--folds", 1, 1), "--folds 1 1: give each once, from 0 on."),
+        (("--folds", 4, 5), "--folds 4 5: there are 5 splits, from 0 on ("),
         (("-c", "3d_cascade_fullres"), "is trained on predictions of 3d_lowres: train it with nnU-Net's commands."),
     ],
 )

@@ -43,6 +43,11 @@ def test_progress_knows_when_the_validation_has_begun(tmp_path):
     assert read_progress(tmp_path).is_validating
 
 
+def test_a_time_that_is_none_is_passed_over(tmp_path):
+    write_log(tmp_path, 1, 0, time_s="abc")
+    assert read_progress(tmp_path).epoch_s is None
+
+
 def test_without_a_log_there_is_no_progress(tmp_path):
     assert read_progress(tmp_path / "absent").epoch == 0
 
@@ -143,10 +148,24 @@ def test_who_runs_gives_signs_of_life(tmp_path, monkeypatch):
         assert not records.is_silent("fold_0")
 
 
-def test_a_record_of_another_kind_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"status": "fine"},
+        {"state": "fine"},
+        {"state": ["done"]},
+        {"why": None},
+        {"host": 1},
+        {"starts": 3},
+        {"starts": ["0"]},
+        {"fold_folder": 1},
+        {"num_epochs": "many"},
+    ],
+)
+def test_a_record_of_another_kind_is_named(tmp_path, content):
     records = Records(tmp_path)
     records.folder.mkdir()
-    (records.folder / "fold_0.json").write_text(json.dumps({"status": "fine"}))
+    (records.folder / "fold_0.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"fold_0\.json is no record of a job"):
         records.read("fold_0")
 
@@ -184,6 +203,21 @@ def test_status_is_a_table_of_all_parts(tmp_path, capsys):
         ["conclusion", "waiting"],
     ]
     assert summary_of(tmp_path) == "2 done, 1 failed, 3 running, 2 waiting: fold_1 2/4, fold_3 1/4, fold_5 4/4"
+
+
+def test_a_record_that_is_none_is_a_row(tmp_path, capsys):
+    records = Records(tmp_path)
+    records.write("fold_0", Record(state="done"))
+    records.write("fold_1\x1b[2J", Record(state="done"))
+    (records.folder / "fold_2.json").write_text("{")
+    print_status(tmp_path)
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split(maxsplit=1) for row in rows] == [
+        ["fold_0", "done"],
+        ["fold_1\\x1b[2J", "done"],
+        ["fold_2", f"record unreadable: {records.folder / 'fold_2.json'}"],
+    ]
+    assert summary_of(tmp_path) == "2 done"
 
 
 def test_a_folder_without_trainings_is_named(tmp_path):

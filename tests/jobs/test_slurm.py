@@ -166,6 +166,21 @@ def test_wait_ends_with_the_jobs_and_names_what_failed(fake, tmp_path, monkeypat
     assert f"{tmp_path / 'out' / 'comparison'} was not made (waiting)" in captured.err
 
 
+def test_wait_outlasts_a_controller_that_does_not_answer(fake, tmp_path, monkeypatch, capsys):
+    answers = (fake.folder / "squeue").read_text()
+
+    def time_passes(seconds: float) -> None:
+        if (fake.folder / "squeue").read_text() == answers:
+            (fake.folder / "squeue").write_text("#!/bin/sh\necho 'Socket timed out' >&2; exit 1\n")
+        else:
+            (fake.folder / "squeue").write_text(answers)
+            fake.queue = []
+
+    monkeypatch.setattr(slurm.time, "sleep", time_passes)
+    run(tmp_path, "--slurm", OPTIONS, "--wait", code=2)
+    assert "was not made (waiting)" in capsys.readouterr().err
+
+
 def test_ctrl_c_of_wait_leaves_the_jobs(fake, tmp_path, monkeypatch, capsys):
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
@@ -207,7 +222,10 @@ def test_without_the_extra_the_message_says_what_to_install(fake, tmp_path, monk
 def test_without_slurm_the_message_says_where_to_go(nnunet, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     run(tmp_path, "--slurm", OPTIONS, code=2)
-    assert "Give the command where sbatch and srun are." in capsys.readouterr().err
+    assert (
+        "--slurm: sbatch, srun, squeue, scancel, scontrol not found. Give the command where sbatch and srun are."
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 
