@@ -13,7 +13,7 @@ from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.jobs.experiment import Experiment, Training
 from nnunetv2_cfnet.jobs.preparation import missing_steps, prepare
 from nnunetv2_cfnet.jobs.records import CANCELLED, CONCLUSION, DONE, FAILED, PREPARATION, Records
-from nnunetv2_cfnet.jobs.steps import StepError
+from nnunetv2_cfnet.jobs.steps import StepError, choose_device
 from nnunetv2_cfnet.jobs.training import train, workers_for
 
 
@@ -27,6 +27,8 @@ def carry_out(experiment: Experiment) -> None:
     with locked(records.folder):
         missing_steps(experiment)  # what it refuses leaves no records
         _refuse_submitted(experiment, records)
+        if not all(training.is_done for training in experiment.trainings):
+            choose_device(experiment.device)  # which has to be here for trainings alone
         records.forget_submitted([training.name for training in experiment.trainings])
         records.expect(experiment.trainings, (PREPARATION, CONCLUSION))
         with records.running(PREPARATION):
@@ -41,7 +43,7 @@ def carry_out(experiment: Experiment) -> None:
 def conclude_if_complete(experiment: Experiment) -> None:
     """Conclude, or record and say which trainings are missing, in a UserError: nothing trains them any more."""
     trainings = experiment.trainings
-    missing = [training for training in trainings if not training.product.exists()]
+    missing = [training for training in trainings if not training.is_done]
     if missing:
         for training in missing:
             Records(experiment.out).give_up(training.name)
@@ -70,7 +72,7 @@ def places(device: str) -> list[dict[str, str]]:
 
 def _refuse_submitted(experiment: Experiment, records: Records) -> None:
     """A UserError where a training is in a scheduler's hands, by its record: of this experiment, or other folds."""
-    titles = {training.name: training.title for training in experiment.trainings if not training.product.exists()}
+    titles = {training.name: training.title for training in experiment.trainings if not training.is_done}
     others = {*records.submitted()} - {training.name for training in experiment.trainings} - {PREPARATION, CONCLUSION}
     for name, job in records.submitted().items():
         if (name in titles or name in others) and records.read(name).state not in (DONE, FAILED, CANCELLED):
@@ -97,7 +99,7 @@ def _train_all(experiment: Experiment, variables_of_places: Sequence[Mapping[str
     pool = ThreadPoolExecutor(len(variables_of_places))
     futures: list[Future[None]] = []
     for training in experiment.trainings:
-        if training.product.exists():
+        if training.is_done:
             print(f"# {training.title} is done already")
         else:
             futures.append(pool.submit(train_at_free_place, training))

@@ -119,7 +119,7 @@ class Records:
 
     def _of_training(self, training: Training) -> Record:
         return Record(
-            state=DONE if training.product.exists() else WAITING,
+            state=DONE if training.is_done else WAITING,
             fold_folder=os.path.relpath(training.fold_folder, self.out),
             num_epochs=training.num_epochs,
         )

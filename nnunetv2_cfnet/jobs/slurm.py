@@ -46,6 +46,8 @@ OF_ONE_TASK = ("nodes", "ntasks", "ntasks_per_node")  # several would do the sam
 RESERVED = (
     *("teardown", "use_srun", "signal", "array", "map_count", "output", "error", "open_mode", "additional_parameters"),
 )
+# which srun of SLURM 22.05 to 23.02 does not take from sbatch
+CORES_FOR_SRUN = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
 REQUEUE_IF_KILLED = [
     "code=$?",
     f'if [ "$code" -eq {KILLED} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
@@ -82,7 +84,7 @@ def read_options(text: str) -> dict[str, Any]:
 def device_of(options: Mapping[str, Any]) -> str:
     """cuda where the options ask for GPUs, else cpu."""
     asked = [f"{name}={value}" for name, value in options.items() if "gpu" in name or name in ("gres", "tres_per_node")]
-    return "cuda" if any("gpu" in option for option in asked) else "cpu"
+    return "cuda" if any("gpu" in option and not re.search(r"[=:]0$", option) for option in asked) else "cpu"
 
 
 def submit(experiment: Experiment, options: Mapping[str, Any]) -> None:
@@ -103,14 +105,12 @@ def submit(experiment: Experiment, options: Mapping[str, Any]) -> None:
                 f"them end, or end them with this command's --cancel:{lines_of(others)}"
             )
         trainings = [
-            training
-            for training in experiment.trainings
-            if not training.product.exists() and training.name not in alive
+            training for training in experiment.trainings if not training.is_done and training.name not in alive
         ]
         if CONCLUSION in alive and not trainings:
             print(f"Everything is submitted already. nnunetv2_cfnet status {experiment.out}")
             return
-        records.expect([training for training in experiment.trainings if training.product.exists()])
+        records.expect([training for training in experiment.trainings if training.is_done])
 
         def send(names: Sequence[str], works: Sequence[Callable[[], None]], dependency: str | None) -> None:
             expected = [training for training in trainings if training.name in names]
@@ -192,6 +192,13 @@ def cancel(experiment: Experiment) -> None:
     print(f"Cancelled {len(alive)} jobs of {experiment.out}:{lines_of(list(alive))}" if alive else "There are no jobs.")
 
 
+def in_queue(experiment: Experiment) -> dict[str, str]:
+    """The jobs of its parts that are waiting or running; none where squeue does not answer."""
+    with suppress(UserError):
+        return _alive(Records(experiment.out))
+    return {}
+
+
 def _executor(experiment: Experiment, options: Mapping[str, Any]) -> "SlurmExecutor":
     """submitit's, with the options; those that it does not know are passed on to sbatch."""
     try:
@@ -214,6 +221,8 @@ def _executor(experiment: Experiment, options: Mapping[str, Any]) -> "SlurmExecu
         except ValueError:
             more[name.replace("_", "-")] = value
     executor.update_parameters(additional_parameters=more)
+    if "cpus_per_task" in options:
+        executor.update_parameters(setup=[CORES_FOR_SRUN, *executor.parameters.get("setup", [])])
     return executor
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError, printable
+from nnunetv2_cfnet.files.json_files import is_json
 from nnunetv2_cfnet.jobs.progress import Progress, read_progress
 from nnunetv2_cfnet.jobs.records import DONE, FAILED, INTERRUPTED, RUNNING, WAITING, Record, Records
 
@@ -68,7 +69,7 @@ def _progress(records: Records, record: Record) -> Progress:
 
 
 def _state(records: Records, name: str, record: Record, progress: Progress) -> str:
-    is_done = record.fold_folder and (records.out / record.fold_folder / "validation" / "summary.json").is_file()
+    is_done = record.fold_folder and is_json(records.out / record.fold_folder / "validation" / "summary.json")
     state = DONE if is_done else WAITING if record.state == INTERRUPTED else record.state
     why = f": {printable(record.why)[:MAX_WHY]}" if record.why else ""
     if state == RUNNING and records.is_silent(name):

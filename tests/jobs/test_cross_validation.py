@@ -87,6 +87,33 @@ def test_a_preparation_waits_for_another_one_of_the_dataset(nnunet, results, tmp
     assert len(nnunet.commands) == 3
 
 
+def test_a_summary_that_was_cut_short_is_made_again(nnunet, results):
+    run()
+    nnunet.commands.clear()
+    (results / MODEL / "fold_1/validation/summary.json").write_text('{"mean": {')
+    run()
+    assert [command.split()[:4] for command in nnunet.commands if "train" in command] == [
+        ["nnUNetv2_train", "1", "3d_fullres", "1"]
+    ]
+
+
+def test_splits_that_were_cut_short_are_named(nnunet, results, tmp_path, capsys):
+    run("--prepare")
+    splits = tmp_path / "nnUNet_preprocessed/Dataset001_Phantom/splits_final.json"
+    splits.write_text('[{"tra')
+    run(code=2)
+    assert f"{splits} is no JSON" in capsys.readouterr().err
+
+
+def test_a_gpu_is_needed_for_trainings_alone(nnunet, results, capsys):
+    run("--prepare", "-device", "cuda")
+    run("-device", "cuda", code=2)
+    assert "-device cuda: torch finds no CUDA device here" in capsys.readouterr().err
+    assert not Records(results / MODEL).names()
+    run()
+    run("-device", "cuda")
+
+
 def test_preparing_alone_trains_nothing(nnunet, results):
     run("--prepare")
     assert [command.split()[0] for command in nnunet.commands] == [

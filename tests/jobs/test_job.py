@@ -160,14 +160,14 @@ def test_the_conclusion_names_what_is_missing_and_is_reached_when_nothing_is(tmp
     experiment = pickle.loads(pickle.dumps(experiment_in(tmp_path)))  # as a job gets it
     first, second = experiment.trainings
     first.product.parent.mkdir(parents=True)
-    first.product.touch()
+    first.product.write_text("{}")
     with pytest.raises(ValueError, match=r"1 of 2 trainings are missing; .*:\n  replicate_0, .*, fold 1$"):
         conclude_in_job(experiment)
     records = Records(tmp_path)
     assert "1 of 2 trainings are missing" in records.read("conclusion").why
     assert (records.read(second.name).state, records.read(second.name).why) == ("failed", "its job ended")
     second.product.parent.mkdir(parents=True)
-    second.product.touch()
+    second.product.write_text("{}")
     conclude_in_job(experiment)
     assert sys.argv == ["nnunetv2_cfnet", "benchmark"]  # what a report calls its command
     assert (tmp_path / "concluded").exists()

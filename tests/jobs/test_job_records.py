@@ -178,7 +178,7 @@ def test_status_is_a_table_of_all_parts(tmp_path, capsys):
         write_log(tmp_path / f"fold_{fold}", 1, *epochs, time_s=1800)
     write_log(tmp_path / "fold_5", 2, more="2026-11-29 02:40:01.0: predicting case_1\n")
     (tmp_path / "fold_0" / "validation").mkdir()
-    (tmp_path / "fold_0" / "validation" / "summary.json").touch()
+    (tmp_path / "fold_0" / "validation" / "summary.json").write_text("{}")
     of = {fold: {"fold_folder": f"fold_{fold}", "num_epochs": 4} for fold in range(6)}
     records.write("preparation", Record(state="done"))
     records.write("fold_0", Record(state="done", starts=[0], **of[0]))

@@ -38,7 +38,7 @@ def finish(tmp_path: Path, name: str) -> None:
     model, fold = name.removeprefix("replicate_0_").rsplit("_fold_", 1)
     validation = tmp_path / f"out/replicate_0/Dataset001_Phantom/{model}__3d_fullres/fold_{fold}/validation"
     validation.mkdir(parents=True, exist_ok=True)
-    (validation / "summary.json").touch()
+    (validation / "summary.json").write_text("{}")
 
 
 def test_preparation_trainings_and_comparison_wait_for_each_other(fake, nnunet, tmp_path, capsys):
@@ -73,8 +73,32 @@ def test_preparation_trainings_and_comparison_wait_for_each_other(fake, nnunet, 
 def test_setup_and_arguments_of_srun_are_lines_of_the_job(fake, tmp_path):
     run(tmp_path, "--slurm", "time=60,setup=module load cuda,srun_args=--cpu-bind=none")
     lines = (fake.folder / "job_1").read_text().splitlines()
+    assert "SRUN_CPUS_PER_TASK" not in " ".join(lines)
     assert lines.index("module load cuda") < next(n for n, line in enumerate(lines) if line.startswith("srun "))
     assert [line for line in lines if line.startswith("srun ") and " --cpu-bind=none " in line]
+
+
+def test_srun_is_told_of_the_cores(fake, tmp_path):
+    run(tmp_path, "--slurm", "time=60,cpus_per_task=4,setup=module load cuda")
+    export, setup = (fake.folder / "job_1").read_text().partition("# setup\n")[2].splitlines()[:2]
+    assert (export, setup) == ('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"', "module load cuda")
+
+
+def test_a_dry_run_says_what_is_submitted_already(fake, nnunet, tmp_path, capsys):
+    run(tmp_path, "--slurm", OPTIONS)
+    finish(tmp_path, NAMES[0])
+    fake.queue = ["2_1", "2_2", "3"]
+    capsys.readouterr()
+    run(tmp_path, "--slurm", OPTIONS, "--dry-run")
+    printed = capsys.readouterr().out
+    assert f"# {NAMES[1]} is submitted already, as job 2_1\n" in printed
+    assert "# an array of 1 jobs" in printed
+    assert [line.partition("  # ")[2] for line in printed.splitlines() if line.startswith("nnUNetv2_train")] == [
+        "replicate_0, nnUNetTrainer_5epochs__nnUNetPlans, fold 1"
+    ]
+    (fake.folder / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    run(tmp_path, "--slurm", OPTIONS, "--dry-run")
+    assert "# an array of 3 jobs" in capsys.readouterr().out
 
 
 def test_a_dry_run_refuses_the_same_options(nnunet, tmp_path, capsys):
@@ -254,8 +278,9 @@ def test_lines_of_shell_depend_on_each_other_and_can_be_started_again(nnunet, tm
     assert first == f"{last} --prepare"
     assert last.startswith(own)
     assert trainings[0] == (
-        f"nnUNet_results={tmp_path}/out/replicate_0 nnUNetv2_train 1 3d_fullres 0 -tr nnUNetTrainerCFNet_5epochs "
-        "-p nnUNetPlans -device cuda --c"
+        f"nnUNet_results={tmp_path}/out/replicate_0 {sys.executable} -m nnunetv2_cfnet.training.interruptible "
+        "1 3d_fullres 0 -tr nnUNetTrainerCFNet_5epochs -p nnUNetPlans -device cuda --c  "
+        "# replicate_0, nnUNetTrainerCFNet_5epochs__nnUNetPlans, fold 0"
     )
     assert len(trainings) == 4
     assert nnunet.commands == []
@@ -324,6 +349,9 @@ def test_options_that_are_none_are_named(text, message):
         ("gpus=1", "cuda"),
         ("gres=gpu:1", "cuda"),
         ("gres=license:1", "cpu"),
+        ("gpus_per_node=0", "cpu"),
+        ("gres=gpu:0", "cpu"),
+        ("gres=gpu:10", "cuda"),
     ],
 )
 def test_jobs_train_on_what_they_ask_for(text, device):
