@@ -49,8 +49,7 @@ def conclude_if_complete(experiment: Experiment) -> None:
             Records(experiment.out).give_up(training.name)
         raise UserError(
             f"{len(missing)} of {len(trainings)} trainings are missing; nnunetv2_cfnet status {experiment.out} says "
-            f"why, and the same command as before trains them:"
-            f"{lines_of([training.title for training in missing])}"
+            f"why, and the same command as before trains them:{lines_of([training.title for training in missing])}"
         )
     experiment.conclude()
 
