@@ -59,6 +59,7 @@ def prepare(experiment: Experiment) -> None:
 
     _, preprocessed = _folders(experiment)
     if missing_steps(experiment):
+        preprocessed.parent.mkdir(parents=True, exist_ok=True)  # to stay: who waits has a lock file in there
         with locked(preprocessed, wait=True):
             go_through(experiment, run)
     write_shared_files(experiment)

@@ -78,8 +78,10 @@ def test_other_folds_of_the_model_wait_for_those_that_are_trained(nnunet, result
 def test_a_preparation_waits_for_another_one_of_the_dataset(nnunet, results, tmp_path):
     which = (1, "3d_fullres", "nnUNetTrainerCFNet_5epochs", "nnUNetPlans")
     experiment = cross_validation(*which, folds=[0], npz=False, device="cpu")
+    preprocessed = tmp_path / "nnUNet_preprocessed"
+    preprocessed.mkdir()
     with ThreadPoolExecutor(1) as pool:
-        with locked(tmp_path / "nnUNet_preprocessed/Dataset001_Phantom"):
+        with locked(preprocessed / "Dataset001_Phantom"):
             preparation = pool.submit(prepare, experiment)
             assert wait([preparation], timeout=0.5).done == set()
             assert nnunet.commands == []
