@@ -22,6 +22,7 @@ class FakeSlurm:
             "squeue": "cat queue",
             "scancel": 'for job in "$@"; do sed -i "/^$job$/d" queue; done',
             "srun": "exit 1",
+            "scontrol": "exit 1",
         }.items():
             file = folder / name
             file.write_text(f"#!/bin/sh\ncd {folder}\n{script}\n")

@@ -33,6 +33,15 @@ def read_json(file: Path, remedy: str) -> Any:
         raise UserError(f"{file} can't be read ({error.strerror}). {remedy}") from None
 
 
+def is_json(file: Path) -> bool:
+    """Whether it is there, and whole."""
+    try:
+        read_json(file, remedy="")
+    except UserError:
+        return False
+    return True
+
+
 def read_json_object(file: Path, remedy: str) -> dict[str, Any]:
     """read_json where the file has to hold an object."""
     content = read_json(file, remedy)

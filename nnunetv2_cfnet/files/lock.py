@@ -18,7 +18,7 @@ from nnunetv2_cfnet.files.paths import resolved
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[Path]:
+def locked(target: Path, *, wait: bool = False) -> Iterator[Path]:
     """Keep others from writing a target, and yield an empty folder on its file system to make it in.
 
     Lock and folder are hidden beside the target, and gone at the end. What a killed run left in the folder is removed.
@@ -26,9 +26,10 @@ def locked(target: Path) -> Iterator[Path]:
     Args:
         target: a file or a folder, there or not; a link is not followed. Missing parents are made, and removed if they
             stay empty.
+        wait: until no other process is at it.
 
     Raises:
-        UserError: another process is at it.
+        UserError: another process is at it, and this one does not wait.
     """
     from filelock import FileLock, Timeout  # here: doctor, which imports this module, reports where it is missing
 
@@ -39,7 +40,7 @@ def locked(target: Path) -> Iterator[Path]:
     holder, unfinished = work / "holder", work / "unfinished"
     lock = FileLock(lock_file)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0, poll_interval=1)
     except Timeout:
         raise UserError(
             f"{target} is being written by {_read(holder)}: wait until that has ended, or write elsewhere."

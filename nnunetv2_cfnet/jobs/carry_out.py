@@ -13,7 +13,7 @@ from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.jobs.experiment import Experiment, Training
 from nnunetv2_cfnet.jobs.preparation import missing_steps, prepare
 from nnunetv2_cfnet.jobs.records import CANCELLED, CONCLUSION, DONE, FAILED, PREPARATION, Records
-from nnunetv2_cfnet.jobs.steps import StepError
+from nnunetv2_cfnet.jobs.steps import StepError, choose_device
 from nnunetv2_cfnet.jobs.training import train, workers_for
 
 
@@ -23,10 +23,13 @@ def carry_out(experiment: Experiment) -> None:
     Raises:
         UserError: bad input, before anything is run; or what failed.
     """
-    with locked(experiment.target):
-        records = Records(experiment.out)
+    records = Records(experiment.out)
+    with locked(records.folder):
         missing_steps(experiment)  # what it refuses leaves no records
         _refuse_submitted(experiment, records)
+        if not all(training.is_done for training in experiment.trainings):
+            choose_device(experiment.device)  # which has to be here for trainings alone
+        records.forget_submitted([training.name for training in experiment.trainings])
         records.expect(experiment.trainings, (PREPARATION, CONCLUSION))
         with records.running(PREPARATION):
             prepare(experiment)
@@ -38,13 +41,15 @@ def carry_out(experiment: Experiment) -> None:
 
 
 def conclude_if_complete(experiment: Experiment) -> None:
-    """Conclude, or raise a UserError that says which trainings are missing."""
+    """Conclude, or record and say which trainings are missing, in a UserError: nothing trains them any more."""
     trainings = experiment.trainings
-    missing = [training.title for training in trainings if not training.product.exists()]
+    missing = [training for training in trainings if not training.is_done]
     if missing:
+        for training in missing:
+            Records(experiment.out).give_up(training.name)
         raise UserError(
             f"{len(missing)} of {len(trainings)} trainings are missing; nnunetv2_cfnet status {experiment.out} says "
-            f"why, and the same command as before trains them:{lines_of(missing)}"
+            f"why, and the same command as before trains them:{lines_of([training.title for training in missing])}"
         )
     experiment.conclude()
 
@@ -65,14 +70,14 @@ def places(device: str) -> list[dict[str, str]]:
 
 
 def _refuse_submitted(experiment: Experiment, records: Records) -> None:
-    """A UserError where a training is in a scheduler's hands, by its record."""
-    submitted = records.submitted()
-    for training in experiment.trainings:
-        state = records.read(training.name).state
-        if training.name in submitted and state not in (DONE, FAILED, CANCELLED) and not training.product.exists():
+    """A UserError where a training is in a scheduler's hands, by its record: of this experiment, or other folds."""
+    titles = {training.name: training.title for training in experiment.trainings if not training.is_done}
+    others = {*records.submitted()} - {training.name for training in experiment.trainings} - {PREPARATION, CONCLUSION}
+    for name, job in records.submitted().items():
+        if (name in titles or name in others) and records.read(name).state not in (DONE, FAILED, CANCELLED):
             raise UserError(
-                f"{training.title} was submitted as job {submitted[training.name]}: let it end, or end it with this "
-                "command's --cancel, and then train here."
+                f"{titles.get(name, name)} was submitted as job {job}: let it end, or end it with this command's "
+                "--cancel, and then train here."
             )
 
 
@@ -93,18 +98,16 @@ def _train_all(experiment: Experiment, variables_of_places: Sequence[Mapping[str
     pool = ThreadPoolExecutor(len(variables_of_places))
     futures: list[Future[None]] = []
     for training in experiment.trainings:
-        if training.product.exists():
+        if training.is_done:
             print(f"# {training.title} is done already")
         else:
             futures.append(pool.submit(train_at_free_place, training))
-    failures: list[StepError] = []
     try:
         for future in futures:
             try:
                 future.result()
             except StepError as error:
                 print(f"\n{error}\n", flush=True)
-                failures.append(error)
     except BaseException:  # Ctrl-C, among others
         pool.shutdown(wait=False, cancel_futures=True)
         while not all(future.done() for future in futures):
@@ -112,5 +115,3 @@ def _train_all(experiment: Experiment, variables_of_places: Sequence[Mapping[str
             time.sleep(0.1)
         raise
     pool.shutdown()
-    if len(failures) == 1:
-        raise failures[0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from nnunetv2_cfnet.files.json_files import is_json
 from nnunetv2_cfnet.jobs.steps import Step, has_checkpoint
 
 
@@ -40,6 +41,11 @@ class Training:
     def product(self) -> Path:
         """The last that nnU-Net writes: training and validation are done."""
         return self.fold_folder / "validation" / "summary.json"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the product is there, and was not cut short."""
+        return is_json(self.product)
 
     @property
     def title(self) -> str:

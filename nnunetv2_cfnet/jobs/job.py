@@ -38,13 +38,13 @@ class Job:
     patience_s: float
 
     def __call__(self) -> None:
-        """Do the work. A command of it that was killed, for want of memory for one, makes this a killed job."""
+        """Do the work. A command of it that was ended from outside, as by a preemption, makes this a killed job."""
         os.environ.update(self.variables)
         _keep_handlers_from_forked_processes()
         try:
             self.work()
         except StepError as error:
-            if error.exit_code == -signal.SIGKILL:
+            if error.is_interruption:
                 raise SystemExit(KILLED) from error
             raise
 
@@ -90,5 +90,6 @@ def conclude_in_job(experiment: Experiment) -> None:
     from nnunetv2_cfnet.jobs.carry_out import conclude_if_complete
 
     sys.argv = [*experiment.command]  # a report says by what command it was made
-    with locked(experiment.target), Records(experiment.out).running(CONCLUSION):
+    records = Records(experiment.out)
+    with locked(records.folder, wait=True), records.running(CONCLUSION):
         conclude_if_complete(experiment)

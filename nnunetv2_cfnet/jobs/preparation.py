@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_cfnet.errors import UserError
+from nnunetv2_cfnet.files.json_files import read_json
+from nnunetv2_cfnet.files.lock import locked
 from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.host import find_trainer, nnunet_folder
 from nnunetv2_cfnet.jobs.experiment import Experiment
@@ -46,13 +48,20 @@ def check_trainable(configuration: str, models: Sequence[str], folds: Sequence[i
 
 
 def prepare(experiment: Experiment) -> None:
-    """Run what makes fingerprint, plans and preprocessed data, as far as they are missing; then write_shared_files."""
+    """Run what makes fingerprint, plans and preprocessed data, as far as they are missing; then write_shared_files.
+
+    It waits while another experiment prepares the same dataset.
+    """
 
     def run(step: Step) -> None:
         experiment.logs.mkdir(parents=True, exist_ok=True)
         run_step(step, os.environ, experiment.logs)
 
-    go_through(experiment, run)
+    _, preprocessed = _folders(experiment)
+    if missing_steps(experiment):
+        preprocessed.parent.mkdir(parents=True, exist_ok=True)  # to stay: who waits has a lock file in there
+        with locked(preprocessed, wait=True):
+            go_through(experiment, run)
     write_shared_files(experiment)
 
 
@@ -72,6 +81,7 @@ def go_through(experiment: Experiment, run: Callable[[Step], None]) -> None:
     configuration, dataset = experiment.configuration, ["-d", str(experiment.dataset_id)]
     raw, preprocessed = _folders(experiment)
     dataset_json = read_dataset(raw / "dataset.json", "Trainings start from the raw dataset.")
+    _check_folds(experiment.folds, preprocessed / "splits_final.json")
     plans_files = {name: preprocessed / f"{name}.json" for name in _plans_of(experiment.models)}
     for name, file in plans_files.items():
         if name not in PLANNING_COMMANDS and not file.is_file():
@@ -149,6 +159,13 @@ def _trained_plans(
         return trainer_class.translate(plans, dataset_json, configuration).plans
     except ValueError as error:
         raise UserError(f"{trainer} can't be trained with {plans_file}: {error}") from error
+
+
+def _check_folds(folds: Sequence[int], splits: Path) -> None:
+    """A UserError for folds that the splits do not have: nnU-Net would train them on splits of their own."""
+    content = read_json(splits, "Mend it, or remove it for nnU-Net's own.") if splits.exists() else [None] * NUM_SPLITS
+    if max(folds) >= len(content):
+        raise UserError(f"--folds {' '.join(map(str, folds))}: there are {len(content)} splits, from 0 on ({splits}).")
 
 
 def _data_identifier(plans_file: Path, configuration: str) -> str:

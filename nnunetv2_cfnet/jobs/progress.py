@@ -42,7 +42,7 @@ def read_progress(fold_folder: Path) -> Progress:
             elif match := re.search(r": Pseudo dice (.+)", line):
                 values = [float(value) for value in re.findall(r"\d\.\d+(?:e-\d+)?", match[1])]
                 dice = sum(values) / len(values) if values else None
-            elif match := re.search(r": Epoch time: (\S+) s", line):
+            elif match := re.search(r": Epoch time: (\d+(?:\.\d+)?) s", line):
                 epoch, num_trained = current + 1, num_trained + 1
                 epoch_times_s.append(float(match[1]))
             is_validating = ": predicting " in line or (is_validating and ": Epoch " not in line)

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,9 +23,8 @@ from nnunetv2_cfnet.jobs.progress import read_progress
 from nnunetv2_cfnet.jobs.steps import StepError
 
 PREPARATION, CONCLUSION = "preparation", "conclusion"  # the parts that are no training
-WAITING, RUNNING, INTERRUPTED, DONE, FAILED, CANCELLED = (
-    *("waiting", "running", "interrupted", "done", "failed", "cancelled"),
-)
+STATES = ("waiting", "running", "interrupted", "done", "failed", "cancelled")
+WAITING, RUNNING, INTERRUPTED, DONE, FAILED, CANCELLED = STATES
 SIGN_OF_LIFE_S = 20
 SILENT_S = 120  # without a sign of life: longer than a busy file system takes to show one
 MAX_STARTS_WITHOUT_PROGRESS = 5
@@ -74,17 +73,19 @@ class Records:
 
     def read(self, name: str) -> Record:
         """The record of a part; that of one that waits if there is none."""
-        file = self._file(name)
+        file = self.file(name)
         if not file.is_file():
             return Record()
         try:
-            return Record(**read_json_object(file, REMEDY))
+            record = Record(**read_json_object(file, REMEDY))
+            _check_types(record)
         except TypeError as error:
             raise UserError(f"{file} is no record of a job ({error}). {REMEDY}") from error
+        return record
 
     def write(self, name: str, record: Record) -> None:
         """Put a record in the place of the one that is there."""
-        self._write(self._file(name), asdict(record))
+        self._write(self.file(name), asdict(record))
 
     def expect(self, trainings: Iterable[Training], others: Iterable[str] = ()) -> None:
         """Record that these are to be run, whatever happened to them before; those that are done stay so."""
@@ -93,16 +94,39 @@ class Records:
         for name in others:
             self.write(name, Record())
 
+    @contextmanager
+    def expecting(self, trainings: Iterable[Training], others: Iterable[str] = ()) -> Iterator[None]:
+        """expect, taken back where the block fails: these are not to be run after all."""
+        trainings, others = list(trainings), list(others)
+        names = [*(training.name for training in trainings), *others]
+        before = {name: self.read(name) if self.file(name).is_file() else None for name in names}
+        self.expect(trainings, others)
+        try:
+            yield
+        except BaseException:
+            for name, record in before.items():
+                if record is None:
+                    self.file(name).unlink()
+                else:
+                    self.write(name, record)
+            raise
+
+    def give_up(self, name: str) -> None:
+        """Record that a part has failed, where nothing is recorded of how it ended."""
+        record = self.read(name)
+        if record.state in (WAITING, RUNNING, INTERRUPTED):
+            self.write(name, replace(record, state=FAILED, why=record.why or "its job ended"))
+
     def _of_training(self, training: Training) -> Record:
         return Record(
-            state=DONE if training.product.exists() else WAITING,
+            state=DONE if training.is_done else WAITING,
             fold_folder=os.path.relpath(training.fold_folder, self.out),
             num_epochs=training.num_epochs,
         )
 
     def is_silent(self, name: str) -> bool:
         """Whether the last sign of life of a part that is running was long ago."""
-        return time.time() - self._file(name).stat().st_mtime > SILENT_S
+        return time.time() - self.file(name).stat().st_mtime > SILENT_S
 
     @contextmanager
     def running(self, name: str, fold_folder: Path | None = None) -> Iterator[None]:
@@ -146,7 +170,7 @@ class Records:
         def give_signs() -> None:
             while not has_ended.wait(SIGN_OF_LIFE_S):
                 with suppress(OSError):
-                    os.utime(self._file(name))
+                    os.utime(self.file(name))
 
         thread = threading.Thread(target=give_signs, daemon=True)
         thread.start()
@@ -167,12 +191,31 @@ class Records:
     def cancel(self, name: str) -> None:
         """Record that a part is in no job's hands any more."""
         self.write(name, replace(self.read(name), state=CANCELLED))
-        self._write(self._submitted, {part: job for part, job in self.submitted().items() if part != name})
+        self.forget_submitted([name])
 
-    def _file(self, name: str) -> Path:
+    def forget_submitted(self, names: Collection[str]) -> None:
+        """No job has these parts any more."""
+        self._write(self._submitted, {part: job for part, job in self.submitted().items() if part not in names})
+
+    def file(self, name: str) -> Path:
+        """Where a part's record lies."""
         return self.folder / f"{name}.json"
 
     def _write(self, file: Path, content: object) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with whole_file(file, made_in=self.folder) as unfinished:
             unfinished.write_text(json.dumps(content, indent=1))
+
+
+def _check_types(record: Record) -> None:
+    """A TypeError where a value is none of a record's."""
+    is_right = {
+        "state": record.state in STATES,
+        "why": isinstance(record.why, str),
+        "host": isinstance(record.host, str),
+        "starts": isinstance(record.starts, list | tuple) and all(type(number) is int for number in record.starts),
+        "fold_folder": isinstance(record.fold_folder, str | None),
+        "num_epochs": isinstance(record.num_epochs, int | None),
+    }
+    if wrong := [f"{name} is {getattr(record, name)!r}" for name, right in is_right.items() if not right]:
+        raise TypeError(", ".join(wrong))

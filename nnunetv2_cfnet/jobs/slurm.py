@@ -11,9 +11,11 @@ import getpass
 import math
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +35,19 @@ SIGNAL_DELAY_S = 300  # before a job's end: an epoch of nnU-Net takes minutes
 MARGIN_S = 20  # of that, to have the job requeued
 MAX_TIMEOUTS = 1000  # a training that gets no further is stopped by its record
 POLL_S = 10
+NUM_TRIES = 60  # of asking squeue: ten minutes
 # submitit's names for any cluster, and its names for SLURM, which are sbatch's
 SLURM_NAMES = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
+COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")  # which it takes
+LISTS = ("setup", "srun_args")  # to submitit: lines of shell, srun's options
+WHOLE_NUMBERS = ("signal_delay_s", "array_parallelism", "cpus_per_task")
+OF_ONE_TASK = ("nodes", "ntasks", "ntasks_per_node")  # several would do the same, each
+# by these a job's files, its signals and its requeueing are set here or by submitit
+RESERVED = (
+    *("teardown", "use_srun", "signal", "array", "map_count", "output", "error", "open_mode", "additional_parameters"),
+)
+# which srun of SLURM 22.05 to 23.02 does not take from sbatch
+CORES_FOR_SRUN = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
 REQUEUE_IF_KILLED = [
     "code=$?",
     f'if [ "$code" -eq {KILLED} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
@@ -62,6 +75,7 @@ def read_options(text: str) -> dict[str, Any]:
         if name in options:
             raise UserError(f"--slurm {text}: {name} is given twice.")
         options[name] = _minutes(value) if name == "time" else _value(value)
+        _check(name, options[name])
     if "time" not in options:  # submitit's own is five minutes
         raise UserError(f"--slurm {text}: give a job's time limit, time=.., as in {EXAMPLE}")
     return options
@@ -70,7 +84,7 @@ def read_options(text: str) -> dict[str, Any]:
 def device_of(options: Mapping[str, Any]) -> str:
     """cuda where the options ask for GPUs, else cpu."""
     asked = [f"{name}={value}" for name, value in options.items() if "gpu" in name or name in ("gres", "tres_per_node")]
-    return "cuda" if any("gpu" in option for option in asked) else "cpu"
+    return "cuda" if any("gpu" in option and not re.search(r"[=:]0$", option) for option in asked) else "cpu"
 
 
 def submit(experiment: Experiment, options: Mapping[str, Any]) -> None:
@@ -79,27 +93,33 @@ def submit(experiment: Experiment, options: Mapping[str, Any]) -> None:
     Raises:
         UserError: bad input, before anything is submitted; or SLURM refuses a job.
     """
-    with locked(experiment.target):
+    records = Records(experiment.out)
+    with locked(records.folder):
         steps = missing_steps(experiment)
-        records = Records(experiment.out)
         _executor(experiment, options)  # before records are made
         alive = _alive(records)
+        others = sorted({*alive} - {training.name for training in experiment.trainings} - {PREPARATION, CONCLUSION})
+        if others:
+            raise UserError(
+                f"{experiment.out} has other trainings among SLURM's jobs, which end in a conclusion of their own: let "
+                f"them end, or end them with this command's --cancel:{lines_of(others)}"
+            )
         trainings = [
-            training
-            for training in experiment.trainings
-            if not training.product.exists() and training.name not in alive
+            training for training in experiment.trainings if not training.is_done and training.name not in alive
         ]
         if CONCLUSION in alive and not trainings:
             print(f"Everything is submitted already. nnunetv2_cfnet status {experiment.out}")
             return
-        records.expect([training for training in experiment.trainings if training.name not in alive])
+        records.expect([training for training in experiment.trainings if training.is_done])
 
         def send(names: Sequence[str], works: Sequence[Callable[[], None]], dependency: str | None) -> None:
-            records.add_submitted(zip(names, _send(experiment, options, works, dependency), strict=True))
+            expected = [training for training in trainings if training.name in names]
+            with records.expecting(expected, {PREPARATION, CONCLUSION} & {*names}):
+                jobs = _send(experiment, options, works, dependency)
+            records.add_submitted(zip(names, jobs, strict=True))
 
         if PREPARATION not in alive:
             if steps:
-                records.expect((), [PREPARATION])
                 send([PREPARATION], [partial(prepare_in_job, experiment)], options.get("dependency"))
                 print(f"job {records.submitted()[PREPARATION]}: preparation")
             else:
@@ -122,7 +142,6 @@ def submit(experiment: Experiment, options: Mapping[str, Any]) -> None:
             for training in experiment.trainings
             if training in trainings or training.name in alive
         }
-        records.expect((), [CONCLUSION])
         send(
             [CONCLUSION],
             [partial(conclude_in_job, experiment)],
@@ -141,7 +160,7 @@ def wait(experiment: Experiment) -> None:
     records = Records(experiment.out)
     shown = ""
     try:
-        while _alive(records):
+        while _still_alive(records):
             if (summary := summary_of(experiment.out)) != shown:
                 print(f"{time.strftime('%H:%M:%S')}  {summary}", flush=True)
                 shown = summary
@@ -164,13 +183,20 @@ def cancel(experiment: Experiment) -> None:
     alive = _alive(records)
     if alive:
         _scancel(alive.values())
-    while _alive(records):  # a job that ends records its own end
+    while _still_alive(records):  # a job that ends records its own end
         time.sleep(1)
     for name in records.names():
         record = records.read(name)
         if name in records.submitted() and record.state != DONE:
             records.cancel(name)
     print(f"Cancelled {len(alive)} jobs of {experiment.out}:{lines_of(list(alive))}" if alive else "There are no jobs.")
+
+
+def in_queue(experiment: Experiment) -> dict[str, str]:
+    """The jobs of its parts that are waiting or running; none where squeue does not answer."""
+    with suppress(UserError):
+        return _alive(Records(experiment.out))
+    return {}
 
 
 def _executor(experiment: Experiment, options: Mapping[str, Any]) -> "SlurmExecutor":
@@ -182,20 +208,21 @@ def _executor(experiment: Experiment, options: Mapping[str, Any]) -> "SlurmExecu
             f'--slurm needs {error.name}; install it with: pip install ".[cluster]" in the source folder of '
             "nnunetv2_cfnet"
         ) from error
-    try:
-        executor = SlurmExecutor(experiment.out / "jobs" / "slurm", max_num_timeout=MAX_TIMEOUTS)
-    except RuntimeError as error:
-        raise UserError(f"--slurm: {error} Give the command where sbatch and srun are.") from error
+    if missing := [command for command in COMMANDS if shutil.which(command) is None]:
+        raise UserError(f"--slurm: {', '.join(missing)} not found. Give the command where sbatch and srun are.")
+    executor = SlurmExecutor(experiment.out / "jobs" / "slurm", max_num_timeout=MAX_TIMEOUTS)
     executor.update_parameters(job_name=f"cfnet_{experiment.dataset}", signal_delay_s=SIGNAL_DELAY_S)
     executor.update_parameters(teardown=REQUEUE_IF_KILLED)
     # a site may have it otherwise; a job that waits for one that failed would wait for ever
     more: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
     for name, value in options.items():
         try:
-            executor.update_parameters(**{name: value})
+            executor.update_parameters(**{name: [str(value)] if name in LISTS else value})
         except ValueError:
             more[name.replace("_", "-")] = value
     executor.update_parameters(additional_parameters=more)
+    if "cpus_per_task" in options:
+        executor.update_parameters(setup=[CORES_FOR_SRUN, *executor.parameters.get("setup", [])])
     return executor
 
 
@@ -224,6 +251,15 @@ def _alive(records: Records) -> dict[str, str]:
     return {name: job for name, job in submitted.items() if job in queue}
 
 
+def _still_alive(records: Records) -> dict[str, str]:
+    """_alive, asked again where squeue fails, as it does while a controller is busy or restarted."""
+    for _ in range(NUM_TRIES - 1):
+        with suppress(UserError):
+            return _alive(records)
+        time.sleep(POLL_S)
+    return _alive(records)
+
+
 def _scancel(jobs: Iterable[str]) -> None:
     _run("scancel", *jobs)
 
@@ -235,6 +271,16 @@ def _run(*command: str) -> str:
         raise UserError(f"{command[0]} is not here: give the command where SLURM's are.") from None
     except subprocess.CalledProcessError as error:
         raise UserError(f"{command[0]} failed: {error.stderr.strip()}") from error
+
+
+def _check(name: str, value: object) -> None:
+    """A UserError where an option would break the jobs."""
+    if name in RESERVED:
+        raise UserError(f"--slurm: {name} can't be given: the jobs need their own.")
+    if name in WHOLE_NUMBERS and (type(value) is not int or value < 1):
+        raise UserError(f"--slurm: {name}={value} is no whole number from 1 on.")
+    if name in OF_ONE_TASK and value != 1:
+        raise UserError(f"--slurm: {name}={value}: a job is one task on one node; give {name}=1, or leave it out.")
 
 
 def _minutes(text: str) -> int:

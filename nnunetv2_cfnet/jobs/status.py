@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from nnunetv2_cfnet.errors import UserError, printable
+from nnunetv2_cfnet.files.json_files import is_json
 from nnunetv2_cfnet.jobs.progress import Progress, read_progress
 from nnunetv2_cfnet.jobs.records import DONE, FAILED, INTERRUPTED, RUNNING, WAITING, Record, Records
 
@@ -31,7 +33,10 @@ def print_status(out: Path) -> None:
 def summary_of(out: Path) -> str:
     """One line: how many parts are in which state, and the epochs of those that run."""
     records = Records(out)
-    read = {name: records.read(name) for name in records.names()}
+    read = {}
+    for name in records.names():
+        with suppress(UserError):  # which print_status shows
+            read[name] = records.read(name)
     states = Counter(WAITING if record.state == INTERRUPTED else record.state for record in read.values())
     counts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     running = [
@@ -43,16 +48,19 @@ def summary_of(out: Path) -> str:
 
 
 def _row(records: Records, name: str) -> tuple[str, ...]:
-    record = records.read(name)
+    try:
+        record = records.read(name)
+    except UserError:
+        return (printable(name), f"record unreadable: {printable(str(records.file(name)))}", *[""] * (len(HEADER) - 2))
     progress = _progress(records, record)
     log = records.out / "logs" / f"{name}.log"
     return (
-        name,
+        printable(name),
         _state(records, name, record, progress),
         _epoch(record, progress),
         "" if progress.dice is None else f"{progress.dice:.3f}",
         _time_left(record, progress),
-        str(log) if log.is_file() else "",
+        printable(str(log)) if log.is_file() else "",
     )
 
 
@@ -61,16 +69,18 @@ def _progress(records: Records, record: Record) -> Progress:
 
 
 def _state(records: Records, name: str, record: Record, progress: Progress) -> str:
-    is_done = record.fold_folder and (records.out / record.fold_folder / "validation" / "summary.json").is_file()
+    is_done = record.fold_folder and is_json(records.out / record.fold_folder / "validation" / "summary.json")
     state = DONE if is_done else WAITING if record.state == INTERRUPTED else record.state
+    why = f": {printable(record.why)[:MAX_WHY]}" if record.why else ""
     if state == RUNNING and records.is_silent(name):
         state = "running, without a sign of life: killed?"
     elif state == RUNNING and progress.is_validating:
         state = "running, validating"
     elif state == FAILED:
-        state = f"failed: {printable(record.why)[:MAX_WHY]}"
+        state = f"failed{why}"
     times = record.num_interruptions
-    return f"{state}, interrupted {times} time{'s' if times > 1 else ''}" if times else state
+    interrupted = f", interrupted {times} time{'s' if times > 1 else ''}" if times else ""
+    return f"{state}{interrupted}{why if state == WAITING else ''}"
 
 
 def _epoch(record: Record, progress: Progress) -> str:

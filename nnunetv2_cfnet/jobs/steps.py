@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sysconfig
 import time
@@ -20,6 +21,8 @@ from nnunetv2_cfnet.host import supported_versions
 from nnunetv2_cfnet.training.interruptible import STOPPED
 
 NUM_LOG_LINES = 15  # shown when a command fails
+# by which users, systems and clusters end a command; the others are faults of its own
+ENDING_SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR2")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class StepError(UserError):
     @property
     def is_interruption(self) -> bool:
         """Whether the command itself was all right, and was ended from outside."""
-        return self.exit_code < 0 or self.exit_code == STOPPED
+        ended = [-getattr(signal, name, 0) for name in ENDING_SIGNALS]  # not every system has all
+        return self.exit_code in (*ended, STOPPED)
 
 
 def choose_device(device: str) -> str:

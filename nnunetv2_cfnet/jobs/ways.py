@@ -10,6 +10,7 @@ from nnunetv2_cfnet.jobs import dry_run, slurm
 from nnunetv2_cfnet.jobs.carry_out import carry_out
 from nnunetv2_cfnet.jobs.experiment import Experiment
 from nnunetv2_cfnet.jobs.preparation import prepare
+from nnunetv2_cfnet.jobs.records import Records
 from nnunetv2_cfnet.jobs.steps import choose_device
 
 
@@ -52,10 +53,10 @@ class Way:
         return slurm.read_options(self.slurm or "")
 
     def device(self, device: str) -> str:
-        """Turn auto into what the jobs ask for, or what is here; only here it is known whether cuda is there."""
-        if self.slurm is not None:
-            return slurm.device_of(self.options) if device == "auto" else device
-        return choose_device(device) if device == "auto" or not (self.dry_run or self.cancel) else device
+        """Turn auto into what the jobs ask for, or what is here."""
+        if device != "auto":
+            return device
+        return choose_device(device) if self.slurm is None else slurm.device_of(self.options)
 
 
 def carry_out_by(way: Way, experiment: Experiment) -> None:
@@ -69,11 +70,12 @@ def carry_out_by(way: Way, experiment: Experiment) -> None:
     elif way.dry_run and way.format == "shell":
         dry_run.print_lines(experiment)
     elif way.dry_run and way.slurm is not None:
-        dry_run.print_jobs(experiment, [f"{name}={value}" for name, value in way.options.items()])
+        options = [f"{name}={value}" for name, value in way.options.items()]
+        dry_run.print_jobs(experiment, options, slurm.in_queue(experiment))
     elif way.dry_run:
         dry_run.print_commands(experiment)
     elif way.prepare:
-        with locked(experiment.target):
+        with locked(Records(experiment.out).folder):
             prepare(experiment)
     elif way.slurm is not None:
         slurm.submit(experiment, way.options)

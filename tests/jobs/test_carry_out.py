@@ -104,6 +104,5 @@ raise SystemExit(cli.main(["doctor"]))
         assert process.wait(timeout=30) == 128 + number
     assert all(map(ends, children))
     records = Records(tmp_path)
-    assert [records.read(f"nnUNetTrainer__nnUNetPlans_fold_{fold}").state for fold in (0, 1, 2)] != ["failed"] * 3
     states = {name: records.read(name).state for name in records.names()}
     assert sorted(states.values()) == ["interrupted", "interrupted"]  # the third was not started

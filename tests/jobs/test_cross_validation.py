@@ -1,8 +1,13 @@
+import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
 from nnunetv2_cfnet import cli
+from nnunetv2_cfnet.files.lock import locked
+from nnunetv2_cfnet.jobs.cross_validation import cross_validation
+from nnunetv2_cfnet.jobs.preparation import prepare
 from nnunetv2_cfnet.jobs.records import Records
 
 MODEL = "Dataset001_Phantom/nnUNetTrainerCFNet_5epochs__nnUNetPlans__3d_fullres"
@@ -40,7 +45,10 @@ def test_the_folds_are_trained_into_the_users_results_and_put_together(nnunet, r
 def test_a_fold_that_failed_is_trained_again_alone(nnunet, results, capsys):
     nnunet.fails_at = "3d_fullres 0"
     run(code=2)
-    assert "CUDA out of memory" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "CUDA out of memory" in captured.out
+    assert f"1 of 2 trainings are missing; nnunetv2_cfnet status {results / MODEL} says why" in captured.err
+    assert Records(results / MODEL).read("conclusion").state == "failed"
     assert not [command for command in nnunet.commands if "accumulate" in command]
     nnunet.fails_at = None
     nnunet.commands.clear()
@@ -50,6 +58,62 @@ def test_a_fold_that_failed_is_trained_again_alone(nnunet, results, capsys):
         "nnUNetv2_accumulate_crossval_results",
     ]
     assert nnunet.commands[0].endswith("--c")
+
+
+def test_a_fold_that_the_datasets_own_splits_lack_is_named(nnunet, results, tmp_path, capsys):
+    run("--prepare")
+    splits = tmp_path / "nnUNet_preprocessed/Dataset001_Phantom/splits_final.json"
+    splits.write_text(json.dumps(json.loads(splits.read_text())[:1]))
+    run(code=2)
+    assert f"--folds 0 1: there are 1 splits, from 0 on ({splits})." in capsys.readouterr().err
+
+
+def test_other_folds_of_the_model_wait_for_those_that_are_trained(nnunet, results, capsys):
+    with locked(results / MODEL / "jobs"):
+        run("--folds", 2, code=2)
+    assert f"{MODEL}/jobs is being written by process" in capsys.readouterr().err
+    assert nnunet.commands == []
+
+
+def test_a_preparation_waits_for_another_one_of_the_dataset(nnunet, results, tmp_path):
+    which = (1, "3d_fullres", "nnUNetTrainerCFNet_5epochs", "nnUNetPlans")
+    experiment = cross_validation(*which, folds=[0], npz=False, device="cpu")
+    preprocessed = tmp_path / "nnUNet_preprocessed"
+    preprocessed.mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with locked(preprocessed / "Dataset001_Phantom"):
+            preparation = pool.submit(prepare, experiment)
+            assert wait([preparation], timeout=0.5).done == set()
+            assert nnunet.commands == []
+        preparation.result(timeout=30)
+    assert len(nnunet.commands) == 3
+
+
+def test_a_summary_that_was_cut_short_is_made_again(nnunet, results):
+    run()
+    nnunet.commands.clear()
+    (results / MODEL / "fold_1/validation/summary.json").write_text('{"mean": {')
+    run()
+    assert [command.split()[:4] for command in nnunet.commands if "train" in command] == [
+        ["nnUNetv2_train", "1", "3d_fullres", "1"]
+    ]
+
+
+def test_splits_that_were_cut_short_are_named(nnunet, results, tmp_path, capsys):
+    run("--prepare")
+    splits = tmp_path / "nnUNet_preprocessed/Dataset001_Phantom/splits_final.json"
+    splits.write_text('[{"tra')
+    run(code=2)
+    assert f"{splits} is no JSON" in capsys.readouterr().err
+
+
+def test_a_gpu_is_needed_for_trainings_alone(nnunet, results, capsys):
+    run("--prepare", "-device", "cuda")
+    run("-device", "cuda", code=2)
+    assert "-device cuda: torch finds no CUDA device here" in capsys.readouterr().err
+    assert not Records(results / MODEL).names()
+    run()
+    run("-device", "cuda")
 
 
 def test_preparing_alone_trains_nothing(nnunet, results):
@@ -70,6 +134,7 @@ def test_preparing_alone_trains_nothing(nnunet, results):
         (("-p", "../plans"), "-p ../plans: give the name of plans, as in nnUNetPlans."),
         (("-p", "Mine"), "Mine.json is not there: plan it first"),
         (("--folds", 1, 1), "--folds 1 1: give each once, from 0 on."),
+        (("--folds", 4, 5), "--folds 4 5: there are 5 splits, from 0 on ("),
         (("-c", "3d_cascade_fullres"), "is trained on predictions of 3d_lowres: train it with nnU-Net's commands."),
     ],
 )

@@ -75,11 +75,22 @@ def test_a_checkpoint_waits_for_what_runs_as_long_as_there_is_time(tmp_path, pro
     assert 1 <= waited_s[0] < 10
 
 
-def test_a_command_that_was_killed_makes_a_killed_job(tmp_path):
+@pytest.mark.parametrize(
+    "end",
+    ["os.kill(os.getpid(), signal.SIGKILL)", "os.kill(os.getpid(), signal.SIGTERM)", "raise SystemExit(75)"],
+)
+def test_a_command_that_was_ended_from_outside_makes_a_killed_job(tmp_path, end):
     with pytest.raises(SystemExit, match="137"):
-        Job(partial(run_program, "import os; os.kill(os.getpid(), 9)", tmp_path), {}, 1)()
-    with pytest.raises(StepError, match="failed with exit code 3"):
-        Job(partial(run_program, "raise SystemExit(3)", tmp_path), {}, 1)()
+        Job(partial(run_program, f"import os, signal; {end}", tmp_path), {}, 1)()
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [("raise SystemExit(3)", "failed with exit code 3"), ("os.abort()", "was ended by signal 6")],
+)
+def test_a_command_that_fails_makes_a_failed_job(tmp_path, end, message):
+    with pytest.raises(StepError, match=message):
+        Job(partial(run_program, f"import os; {end}", tmp_path), {}, 1)()
 
 
 def test_processes_that_a_job_forks_end_at_its_signals_as_ever():
@@ -149,13 +160,15 @@ def test_the_conclusion_names_what_is_missing_and_is_reached_when_nothing_is(tmp
     experiment = pickle.loads(pickle.dumps(experiment_in(tmp_path)))  # as a job gets it
     first, second = experiment.trainings
     first.product.parent.mkdir(parents=True)
-    first.product.touch()
+    first.product.write_text("{}")
     with pytest.raises(ValueError, match=r"1 of 2 trainings are missing; .*:\n  replicate_0, .*, fold 1$"):
         conclude_in_job(experiment)
-    assert "1 of 2 trainings are missing" in Records(tmp_path).read("conclusion").why
+    records = Records(tmp_path)
+    assert "1 of 2 trainings are missing" in records.read("conclusion").why
+    assert (records.read(second.name).state, records.read(second.name).why) == ("failed", "its job ended")
     second.product.parent.mkdir(parents=True)
-    second.product.touch()
+    second.product.write_text("{}")
     conclude_in_job(experiment)
     assert sys.argv == ["nnunetv2_cfnet", "benchmark"]  # what a report calls its command
     assert (tmp_path / "concluded").exists()
-    assert Records(tmp_path).read("conclusion").state == "done"
+    assert records.read("conclusion").state == "done"

@@ -1,6 +1,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,11 @@ def test_progress_knows_when_the_validation_has_begun(tmp_path):
     assert read_progress(tmp_path).is_validating
 
 
+def test_a_time_that_is_none_is_passed_over(tmp_path):
+    write_log(tmp_path, 1, 0, time_s="abc")
+    assert read_progress(tmp_path).epoch_s is None
+
+
 def test_without_a_log_there_is_no_progress(tmp_path):
     assert read_progress(tmp_path / "absent").epoch == 0
 
@@ -57,7 +63,9 @@ def error_with(tmp_path, exit_code: int) -> StepError:
     [
         (1, "failed", "RuntimeError: CUDA out of memory"),
         (-9, "interrupted", "RuntimeError: CUDA out of memory"),
+        (-15, "interrupted", "RuntimeError: CUDA out of memory"),
         (75, "interrupted", "RuntimeError: CUDA out of memory"),
+        (-11, "failed", "RuntimeError: CUDA out of memory"),
     ],
 )
 def test_how_a_command_ended_is_recorded(tmp_path, exit_code, state, why):
@@ -103,6 +111,32 @@ def test_a_training_that_gets_no_further_is_stopped(tmp_path):
     assert records.read("fold_0").state == "done"
 
 
+def test_what_was_not_to_be_run_after_all_is_as_it_was(tmp_path):
+    records = Records(tmp_path)
+    failed = Record(state="failed", why="no memory", starts=[0])
+    records.write("conclusion", failed)
+    with pytest.raises(UserError, match="waiting"), records.expecting((), ["preparation", "conclusion"]):
+        raise UserError(records.read("conclusion").state)
+    assert (records.names(), records.read("conclusion")) == (["conclusion"], failed)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Record(), Record(state="failed", why="its job ended")),
+        (Record(state="running", starts=[0]), Record(state="failed", why="its job ended", starts=[0])),
+        (Record(state="interrupted", why="no memory"), Record(state="failed", why="no memory")),
+        (Record(state="failed", why="crash"), Record(state="failed", why="crash")),
+        (Record(state="cancelled"), Record(state="cancelled")),
+    ],
+)
+def test_what_nobody_goes_on_with_has_failed(tmp_path, before, after):
+    records = Records(tmp_path)
+    records.write("fold_0", before)
+    records.give_up("fold_0")
+    assert records.read("fold_0") == replace(after, starts=[*after.starts])
+
+
 def test_who_runs_gives_signs_of_life(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SIGN_OF_LIFE_S", 0.01)
     records = Records(tmp_path)
@@ -114,10 +148,24 @@ def test_who_runs_gives_signs_of_life(tmp_path, monkeypatch):
         assert not records.is_silent("fold_0")
 
 
-def test_a_record_of_another_kind_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"status": "fine"},
+        {"state": "fine"},
+        {"state": ["done"]},
+        {"why": None},
+        {"host": 1},
+        {"starts": 3},
+        {"starts": ["0"]},
+        {"fold_folder": 1},
+        {"num_epochs": "many"},
+    ],
+)
+def test_a_record_of_another_kind_is_named(tmp_path, content):
     records = Records(tmp_path)
     records.folder.mkdir()
-    (records.folder / "fold_0.json").write_text(json.dumps({"status": "fine"}))
+    (records.folder / "fold_0.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"fold_0\.json is no record of a job"):
         records.read("fold_0")
 
@@ -130,7 +178,7 @@ def test_status_is_a_table_of_all_parts(tmp_path, capsys):
         write_log(tmp_path / f"fold_{fold}", 1, *epochs, time_s=1800)
     write_log(tmp_path / "fold_5", 2, more="2026-11-29 02:40:01.0: predicting case_1\n")
     (tmp_path / "fold_0" / "validation").mkdir()
-    (tmp_path / "fold_0" / "validation" / "summary.json").touch()
+    (tmp_path / "fold_0" / "validation" / "summary.json").write_text("{}")
     of = {fold: {"fold_folder": f"fold_{fold}", "num_epochs": 4} for fold in range(6)}
     records.write("preparation", Record(state="done"))
     records.write("fold_0", Record(state="done", starts=[0], **of[0]))
@@ -138,7 +186,7 @@ def test_status_is_a_table_of_all_parts(tmp_path, capsys):
     records.write("fold_2", Record(state="failed", why="RuntimeError: CUDA out of memory\x1b", **of[2]))
     records.write("fold_3", Record(state="running", starts=[0], **of[3]))
     os.utime(records.folder / "fold_3.json", (0, 0))
-    records.write("fold_4", Record(state="interrupted", starts=[0], **of[4]))
+    records.write("fold_4", Record(state="interrupted", why="no memory", starts=[0], **of[4]))
     records.write("fold_5", Record(state="running", starts=[0], **of[5]))
     records.write("conclusion", Record())
     print_status(tmp_path)
@@ -150,11 +198,26 @@ def test_status_is_a_table_of_all_parts(tmp_path, capsys):
         ["fold_1", "running, interrupted 2 times", "2/4", "0.700", "1 h 0 min", str(tmp_path / "logs" / "fold_1.log")],
         ["fold_2", "failed: RuntimeError: CUDA out of memory\\x1b", "1/4", "0.700", "1 h 30 min"],
         ["fold_3", "running, without a sign of life: killed?", "1/4", "0.700", "1 h 30 min"],
-        ["fold_4", "waiting, interrupted 1 time", "0/4"],
+        ["fold_4", "waiting, interrupted 1 time: no memory", "0/4"],
         ["fold_5", "running, validating", "4/4", "0.700"],
         ["conclusion", "waiting"],
     ]
     assert summary_of(tmp_path) == "2 done, 1 failed, 3 running, 2 waiting: fold_1 2/4, fold_3 1/4, fold_5 4/4"
+
+
+def test_a_record_that_is_none_is_a_row(tmp_path, capsys):
+    records = Records(tmp_path)
+    records.write("fold_0", Record(state="done"))
+    records.write("fold_1\x1b[2J", Record(state="done"))
+    (records.folder / "fold_2.json").write_text("{")
+    print_status(tmp_path)
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split(maxsplit=1) for row in rows] == [
+        ["fold_0", "done"],
+        ["fold_1\\x1b[2J", "done"],
+        ["fold_2", f"record unreadable: {records.folder / 'fold_2.json'}"],
+    ]
+    assert summary_of(tmp_path) == "2 done"
 
 
 def test_a_folder_without_trainings_is_named(tmp_path):

@@ -53,10 +53,10 @@ def test_a_stopped_benchmark_goes_on(nnunet, tmp_path, capsys):
     flags = ("--epochs", 5, "--folds", 0, "--trainers", "nnUNetTrainerCFNet", "nnUNetTrainer")
     nnunet.fails_at = f"-tr {UNET}"
     run(tmp_path, *flags, code=2)
-    error = capsys.readouterr().err
-    assert "nnUNetv2_train failed with exit code 1" in error
-    assert "CUDA out of memory" in error
-    assert "the same command continues with this step" in error
+    printed = capsys.readouterr().out
+    assert "nnUNetv2_train failed with exit code 1" in printed
+    assert "CUDA out of memory" in printed
+    assert "the same command continues with this step" in printed
     assert nnunet.compared is None
     nnunet.commands.clear()
     nnunet.fails_at = None
@@ -66,10 +66,10 @@ def test_a_stopped_benchmark_goes_on(nnunet, tmp_path, capsys):
 
 
 def test_a_second_benchmark_in_one_folder_is_refused_and_trains_nothing(nnunet, tmp_path, capsys):
-    with locked(tmp_path / "out" / "comparison"):
+    with locked(tmp_path / "out" / "jobs"):
         run(tmp_path, "--epochs", 5, code=2)
         run(tmp_path, "--epochs", 5, "--dry-run")
-    assert "out/comparison is being written by process" in capsys.readouterr().err
+    assert "out/jobs is being written by process" in capsys.readouterr().err
     assert nnunet.commands == []
 
 

@@ -10,7 +10,7 @@ from slurm_stand_in import FakeSlurm
 from nnunetv2_cfnet import cli
 from nnunetv2_cfnet.errors import UserError
 from nnunetv2_cfnet.jobs import slurm
-from nnunetv2_cfnet.jobs.records import Records
+from nnunetv2_cfnet.jobs.records import Record, Records
 
 OPTIONS = "partition=gpu,time=24:00:00,gpus_per_node=1,cpus_per_task=12,mem_gb=64,licenses=matlab"
 NAMES = [
@@ -38,7 +38,7 @@ def finish(tmp_path: Path, name: str) -> None:
     model, fold = name.removeprefix("replicate_0_").rsplit("_fold_", 1)
     validation = tmp_path / f"out/replicate_0/Dataset001_Phantom/{model}__3d_fullres/fold_{fold}/validation"
     validation.mkdir(parents=True, exist_ok=True)
-    (validation / "summary.json").touch()
+    (validation / "summary.json").write_text("{}")
 
 
 def test_preparation_trainings_and_comparison_wait_for_each_other(fake, nnunet, tmp_path, capsys):
@@ -70,6 +70,42 @@ def test_preparation_trainings_and_comparison_wait_for_each_other(fake, nnunet, 
     }
 
 
+def test_setup_and_arguments_of_srun_are_lines_of_the_job(fake, tmp_path):
+    run(tmp_path, "--slurm", "time=60,setup=module load cuda,srun_args=--cpu-bind=none")
+    lines = (fake.folder / "job_1").read_text().splitlines()
+    assert "SRUN_CPUS_PER_TASK" not in " ".join(lines)
+    assert lines.index("module load cuda") < next(n for n, line in enumerate(lines) if line.startswith("srun "))
+    assert [line for line in lines if line.startswith("srun ") and " --cpu-bind=none " in line]
+
+
+def test_srun_is_told_of_the_cores(fake, tmp_path):
+    run(tmp_path, "--slurm", "time=60,cpus_per_task=4,setup=module load cuda")
+    export, setup = (fake.folder / "job_1").read_text().partition("# setup\n")[2].splitlines()[:2]
+    assert (export, setup) == ('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"', "module load cuda")
+
+
+def test_a_dry_run_says_what_is_submitted_already(fake, nnunet, tmp_path, capsys):
+    run(tmp_path, "--slurm", OPTIONS)
+    finish(tmp_path, NAMES[0])
+    fake.queue = ["2_1", "2_2", "3"]
+    capsys.readouterr()
+    run(tmp_path, "--slurm", OPTIONS, "--dry-run")
+    printed = capsys.readouterr().out
+    assert f"# {NAMES[1]} is submitted already, as job 2_1\n" in printed
+    assert "# an array of 1 jobs" in printed
+    assert [line.partition("  # ")[2] for line in printed.splitlines() if line.startswith("nnUNetv2_train")] == [
+        "replicate_0, nnUNetTrainer_5epochs__nnUNetPlans, fold 1"
+    ]
+    (fake.folder / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    run(tmp_path, "--slurm", OPTIONS, "--dry-run")
+    assert "# an array of 3 jobs" in capsys.readouterr().out
+
+
+def test_a_dry_run_refuses_the_same_options(nnunet, tmp_path, capsys):
+    run(tmp_path, "--slurm", "time=60,output=here", "--dry-run", code=2)
+    assert "output can't be given" in capsys.readouterr().err
+
+
 def test_submitting_again_submits_nothing_while_all_is_in_the_queue(fake, tmp_path, capsys):
     run(tmp_path, "--slurm", OPTIONS)
     run(tmp_path, "--slurm", OPTIONS)
@@ -90,6 +126,32 @@ def test_submitting_again_submits_what_is_missing_and_a_new_comparison(fake, nnu
     assert fake.queue == ["1_3", "3", "4"]  # the old comparison was taken back
     submitted = Records(tmp_path / "out").submitted()
     assert [submitted[name] for name in NAMES] == ["1_0", "3", "1_2", "1_3"]
+
+
+def test_other_trainings_wait_until_those_of_the_folder_have_left_the_queue(fake, tmp_path, capsys):
+    run(tmp_path, "--slurm", OPTIONS)
+    run(tmp_path, "--slurm", OPTIONS, "--folds", 0, code=2)
+    message = f"has other trainings among SLURM's jobs, {{}}:\n  {NAMES[1]}\n  {NAMES[3]}\n"
+    what_to_do = "which end in a conclusion of their own: let them end, or end them with this command's --cancel"
+    assert message.format(what_to_do) in capsys.readouterr().err
+    run(tmp_path, "--folds", 2, code=2)
+    assert f"{NAMES[0]} was submitted as job 2_0: let it end" in capsys.readouterr().err
+    assert len(fake.jobs) == 3
+    run(tmp_path, "--slurm", OPTIONS, "--folds", 0, 1, 2)  # these are all of it: one conclusion
+    assert [job.get("dependency") for job in fake.jobs[3:]] == ["afterok:1", "afterany:2:4"]
+
+
+def test_a_training_that_was_taken_over_here_is_in_no_jobs_hands(fake, nnunet, tmp_path):
+    run(tmp_path, "--slurm", OPTIONS)
+    fake.queue = []
+    records = Records(tmp_path / "out")
+    for name in NAMES:
+        records.give_up(name)
+    nnunet.fails_at = "nnUNetv2_train"
+    run(tmp_path, code=2)
+    records.write(NAMES[0], Record(state="interrupted"))  # as Ctrl-C leaves it
+    nnunet.fails_at = None
+    run(tmp_path)
 
 
 def test_when_all_is_trained_the_comparison_alone_is_submitted(fake, tmp_path):
@@ -128,6 +190,21 @@ def test_wait_ends_with_the_jobs_and_names_what_failed(fake, tmp_path, monkeypat
     assert f"{tmp_path / 'out' / 'comparison'} was not made (waiting)" in captured.err
 
 
+def test_wait_outlasts_a_controller_that_does_not_answer(fake, tmp_path, monkeypatch, capsys):
+    answers = (fake.folder / "squeue").read_text()
+
+    def time_passes(seconds: float) -> None:
+        if (fake.folder / "squeue").read_text() == answers:
+            (fake.folder / "squeue").write_text("#!/bin/sh\necho 'Socket timed out' >&2; exit 1\n")
+        else:
+            (fake.folder / "squeue").write_text(answers)
+            fake.queue = []
+
+    monkeypatch.setattr(slurm.time, "sleep", time_passes)
+    run(tmp_path, "--slurm", OPTIONS, "--wait", code=2)
+    assert "was not made (waiting)" in capsys.readouterr().err
+
+
 def test_ctrl_c_of_wait_leaves_the_jobs(fake, tmp_path, monkeypatch, capsys):
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
@@ -143,6 +220,20 @@ def test_what_sbatch_says_is_the_message(fake, tmp_path, capsys):
     run(tmp_path, "--slurm", OPTIONS, code=2)
     assert "SLURM refuses the jobs: " in (error := capsys.readouterr().err)
     assert "invalid partition specified: gpu" in error
+    assert Records(tmp_path / "out").names() == []  # nothing waits
+
+
+def test_what_failed_and_is_refused_has_failed_still(fake, tmp_path, capsys):
+    run(tmp_path, "--prepare")
+    run(tmp_path, "--slurm", OPTIONS)
+    fake.queue = []
+    records = Records(tmp_path / "out")
+    for name in NAMES:
+        records.give_up(name)
+    (fake.folder / "refuse").touch()
+    run(tmp_path, "--slurm", OPTIONS, code=2)
+    assert {records.read(name).state for name in NAMES} == {"failed"}
+    run(tmp_path)  # no job has them
 
 
 def test_without_the_extra_the_message_says_what_to_install(fake, tmp_path, monkeypatch, capsys):
@@ -155,7 +246,10 @@ def test_without_the_extra_the_message_says_what_to_install(fake, tmp_path, monk
 def test_without_slurm_the_message_says_where_to_go(nnunet, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     run(tmp_path, "--slurm", OPTIONS, code=2)
-    assert "Give the command where sbatch and srun are." in capsys.readouterr().err
+    assert (
+        "--slurm: sbatch, srun, squeue, scancel, scontrol not found. Give the command where sbatch and srun are."
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -184,8 +278,9 @@ def test_lines_of_shell_depend_on_each_other_and_can_be_started_again(nnunet, tm
     assert first == f"{last} --prepare"
     assert last.startswith(own)
     assert trainings[0] == (
-        f"nnUNet_results={tmp_path}/out/replicate_0 nnUNetv2_train 1 3d_fullres 0 -tr nnUNetTrainerCFNet_5epochs "
-        "-p nnUNetPlans -device cuda --c"
+        f"nnUNet_results={tmp_path}/out/replicate_0 {sys.executable} -m nnunetv2_cfnet.training.interruptible "
+        "1 3d_fullres 0 -tr nnUNetTrainerCFNet_5epochs -p nnUNetPlans -device cuda --c  "
+        "# replicate_0, nnUNetTrainerCFNet_5epochs__nnUNetPlans, fold 0"
     )
     assert len(trainings) == 4
     assert nnunet.commands == []
@@ -225,6 +320,19 @@ def test_options_are_as_sbatch_and_submitit_name_them(text, options):
         ("mem_gb=much", "mem_gb=much is no number of gigabytes"),
         ("time=1,timeout_min=2", "time is given twice"),
         ("mem=1G,mem_gb=2", "mem is given twice"),
+        ("time=1,signal_delay_s=1:00", "--slurm: signal_delay_s=1:00 is no whole number from 1 on."),
+        ("time=1,array_parallelism=many", "array_parallelism=many is no whole number from 1 on."),
+        ("time=1,array_parallelism=0", "array_parallelism=0 is no whole number from 1 on."),
+        ("time=1,cpus_per_task=true", "cpus_per_task=True is no whole number from 1 on."),
+        ("time=1,nodes=2", "nodes=2: a job is one task on one node; give nodes=1, or leave it out."),
+        ("time=1,tasks_per_node=2", "ntasks_per_node=2: a job is one task on one node"),
+        ("time=1,teardown=true", "--slurm: teardown can't be given: the jobs need their own."),
+        ("time=1,use-srun=false", "use_srun can't be given"),
+        ("time=1,signal=USR1@100", "signal can't be given"),
+        ("time=1,array=0-3", "array can't be given"),
+        ("time=1,output=/dev/null", "output can't be given"),
+        ("time=1,error=/dev/null", "error can't be given"),
+        ("time=1,slurm_additional_parameters=x", "additional_parameters can't be given"),
     ],
 )
 def test_options_that_are_none_are_named(text, message):
@@ -241,6 +349,9 @@ def test_options_that_are_none_are_named(text, message):
         ("gpus=1", "cuda"),
         ("gres=gpu:1", "cuda"),
         ("gres=license:1", "cpu"),
+        ("gpus_per_node=0", "cpu"),
+        ("gres=gpu:0", "cpu"),
+        ("gres=gpu:10", "cuda"),
     ],
 )
 def test_jobs_train_on_what_they_ask_for(text, device):
