@@ -1,6 +1,6 @@
 """What each part of CFNet earns: `python benchmarks/ablation.py [-d ID] [--size small|plan] [-device cpu|cuda]`.
 
-Trains the plan's U-Net, a residual one, CFNet, CFNet without each of its parts, and CFNet with other forms of attention
+Trains the plan's U-Net, residual ones, CFNet, CFNet without each of its parts, and CFNet with other forms of attention
 (fusion_variants.py), with nnU-Net's own trainer: its data loader, augmentation, loss, optimizer and schedule. The cases
 that the fold leaves out are predicted by its own sliding window and scored in the preprocessed space. All networks of a
 seed see the same batches at the same time. Initial weights are drawn a module at a time, by the seed and the module's
@@ -8,7 +8,7 @@ name, so that networks that share a module start with the same weights there, an
 
 Seed k trains and predicts fold k of nnU-Net's split, from the first again after the last. Each network of a seed is a
 file in OUT/runs: the same command goes on where an interrupted one was, and adds seeds. Writes ablation.json,
-ablation.svg, and the tables between two markers of ablation.md.
+ablation.svg, and the tables between two markers of ablation.md; what was measured in another setting is kept.
 """
 
 import argparse
@@ -51,6 +51,12 @@ PHANTOM_ID, PHANTOM_CASES, PHANTOM_SHAPE = 1, 40, (40, 40, 40)
 PROBED_BATCHES = 8  # over which data-dependent weights are averaged
 CURVE_POINTS = 40  # of a loss curve, at most
 NO_REGIONS = ("background", "ignore")  # among the labels of a dataset
+# part -> what the scales are called that it learns -> the ends of their parameters' names
+SCALES = {
+    "attention": {"gain": ("gain_1", "gain_2"), "log temperature": ("log_temperature",)},
+    "context": {"gain": ("context.gain",)},
+    "gates": {"openness": ("openness",)},
+}
 
 # name -> what is changed in the plan's CFNet
 CFNETS: dict[str, dict[str, Any]] = {
@@ -59,12 +65,13 @@ CFNETS: dict[str, dict[str, Any]] = {
     "without context": {"context": False},
     "without gates": {"communication": False},
     "without all three": {"fusion": "concatenation", "context": False, "communication": False},
-    "wider encoders": {},  # see network_plans
+    "plain encoders": {"residual_encoders": False},
     "published pairs": {"modality_groups": [[0, 2], [1, 3]]},  # in nnU-Net's order of BraTS
     **{name: {"fusion": name} for name in VARIANTS},
 }
-NETWORKS = ("CFNet", "U-Net", "ResEnc U-Net", *list(CFNETS)[1:])  # the first is compared with the others
-RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6)  # of nnU-Net's ResEncUNetPlanner
+# blocks of each encoder stage, convs of each decoder stage: nnU-Net's ResEncUNetPlanner; two convs each, as the plan's
+RESIDUAL_UNETS = {"ResEnc U-Net": ((1, 3, 4, 6, 6, 6, 6), (1,) * 7), "residual U-Net": ((1,) * 7, (2,) * 7)}
+NETWORKS = ("CFNet", "U-Net", *RESIDUAL_UNETS, *list(CFNETS)[1:])  # the first is compared with the others
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def main() -> None:
         "absent": absent_regions(plans, dataset_json),
         "runs": [json.loads(file.read_text()) for file in sorted(runs.glob("*.json"))],
     }
-    write(results, options.docs)
+    write(with_other_runs(results, options.docs / "ablation.json"), options.docs)
     print(f"Written: {options.docs / 'ablation.json'}, ablation.svg and ablation.md")
 
 
@@ -186,13 +193,11 @@ def network_plans(name: str, plans: Mapping, dataset_json: Mapping, size: Size) 
     n_stages = arguments["n_stages"]
     if size.base_features:
         arguments["features_per_stage"] = [min(320, size.base_features * 2**stage) for stage in range(n_stages)]
-    if name == "ResEnc U-Net":
+    if name in RESIDUAL_UNETS:
         del arguments["n_conv_per_stage"]
-        arguments |= {"n_blocks_per_stage": RESENC_BLOCKS[:n_stages], "n_conv_per_stage_decoder": [1] * (n_stages - 1)}
+        blocks, decoder_convs = RESIDUAL_UNETS[name]
+        arguments |= {"n_blocks_per_stage": blocks[:n_stages], "n_conv_per_stage_decoder": decoder_convs[1:n_stages]}
         architecture["network_class_name"] = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
-    if name == "wider encoders":  # 3/4 of the plan's width from the second stage on, where it is half at fine stages
-        finest, *others = arguments["features_per_stage"]
-        arguments["encoder_features_per_stage"] = [finest // 2, *(features * 3 // 4 for features in others)]
     if name in CFNETS:
         arguments |= CFNETS[name]
         plans = cfnet_plans(plans, dataset_json, CONFIGURATION).plans
@@ -238,13 +243,19 @@ def run_seed(
         probes.append(batch["data"])
         return dict.fromkeys(trainers, batch)
 
+    commit = environment(device)["commit"]
+    scales = {name: learned_scales(trainers[name].network) for name in trainers.keys() & {NETWORKS[0]}}
     curves = train(trainers, seed=seed, steps=steps, seen=seen)
     for name, trainer in trainers.items():
-        run = {"network": name, "seed": seed, "loss": curves[name], "dice": score(trainer)}
+        run = {"network": name, "seed": seed, "commit": commit, "loss": curves[name], "dice": score(trainer)}
         if name == NETWORKS[0]:
             inputs = [probe.to(trainer.device) for probe in probes]
+            before, after = scales[name], learned_scales(trainer.network)
             run["parts"] = {
-                part: replaced_by_mean(trainer, weights, inputs, run["dice"])
+                part: {
+                    **replaced_by_mean(trainer, weights, inputs, run["dice"]),
+                    "scales": {scale: [before[part][scale], after[part][scale]] for scale in SCALES[part]},
+                }
                 for part, weights in data_dependent_weights(trainer.network).items()
             }
         with whole_file(run_file(runs, name, seed)) as file:
@@ -406,6 +417,20 @@ def data_dependent_weights(network: nn.Module) -> dict[str, list[nn.Module]]:
     }
 
 
+def learned_scales(network: nn.Module) -> dict[str, dict[str, tuple[float, float]]]:
+    """Mean and standard deviation of each of SCALES, over all of its parameters: part -> scale -> both."""
+
+    parameters = list(network.named_parameters())
+
+    def mean_and_deviation(ends: tuple[str, ...]) -> tuple[float, float]:
+        values = torch.cat([value.detach().flatten() for name, value in parameters if name.endswith(ends)])
+        return float(values.mean()), float(values.std(correction=0))
+
+    return {
+        part: {scale: mean_and_deviation(ends) for scale, ends in scales.items()} for part, scales in SCALES.items()
+    }
+
+
 def replaced_by_mean(
     trainer: Any, weights: Sequence[nn.Module], probes: Sequence[torch.Tensor], dice: Mapping
 ) -> dict[str, float]:
@@ -467,12 +492,20 @@ def run_file(runs: Path, network: str, seed: int) -> Path:
     return runs / f"{network.replace(' ', '_')}_{seed}.json"
 
 
+def with_other_runs(results: dict, file: Path) -> dict:
+    """The results of a file with these among them, in place of what was measured with the same setting."""
+    kept = json.loads(file.read_text())["experiments"] if file.is_file() else []
+    others = [experiment for experiment in kept if experiment["setting"] != results["setting"]]
+    longest_first = sorted([results, *others], key=lambda experiment: -experiment["setting"]["steps"])
+    return {"experiments": longest_first}
+
+
 def write(results: dict, docs: Path) -> None:
     """ablation.json, ablation.svg and the tables of ablation.md; what stands around the markers is kept."""
     with whole_file(docs / "ablation.json") as file:
         file.write_text(json.dumps(results, indent=1) + "\n")
     with whole_file(docs / "ablation.svg") as file:
-        figure(results, file)
+        figure(results["experiments"][0], file)
     write_between_markers(docs / "ablation.md", Path(__file__).name, tables(results))
 
 

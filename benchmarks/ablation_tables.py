@@ -16,13 +16,18 @@ GREY, BLUE = "#8a8a8a", "#1f77b4"
 
 
 def tables(results: Mapping) -> str:
-    """Markdown."""
+    """Markdown: the experiments one after the other."""
+    return "\n\n".join(_tables_of_one(experiment) for experiment in results["experiments"])
+
+
+def _tables_of_one(results: Mapping) -> str:
     networks = list(results["costs"])
     first, *others = networks
     return "\n\n".join(
         (
+            f"### {results['setting']['steps']} steps",
             provenance(results),
-            "### Cost and result",
+            "Cost and result:",
             markdown_table(
                 (
                     "network",
@@ -37,7 +42,7 @@ def tables(results: Mapping) -> str:
                 ),
                 [_result(results, network) for network in networks],
             ),
-            f"### {first} minus each other network",
+            f"{first} minus each other network:",
             markdown_table(
                 (
                     "network",
@@ -53,9 +58,16 @@ def tables(results: Mapping) -> str:
                 ),
                 [_difference(results, first, other) for other in others],
             ),
-            f"### What the weights of {first}'s parts do",
+            f"What the weights of {first}'s parts do, and the scales that they learn (mean ± standard deviation):",
             markdown_table(
-                ("part", "mean weight", "spread over inputs and voxels", "change of probabilities", "change of Dice"),
+                (
+                    "part",
+                    "mean weight",
+                    "spread over inputs and voxels",
+                    "change of probabilities",
+                    "change of Dice",
+                    "scales, before → after",
+                ),
                 _parts(results, first),
             ),
         )
@@ -68,11 +80,12 @@ def provenance(results: Mapping) -> str:
     patch = " × ".join(map(str, setting["patch_size"]))
     seeds = sorted({run["seed"] for run in results["runs"]})
     machine = environment["gpu"] or f"{environment['cores']} cores of {environment['cpu']}"
+    commits = sorted({run["commit"] or "unknown" for run in results["runs"]})
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     return (
         f"{setting['dataset']}, size {setting['size']}: patches of {patch}, batch {setting['batch_size']}, "
         f"{setting['steps']} steps, seeds {', '.join(map(str, seeds))}. "
-        f"{environment['date']}, commit {environment['commit']}, {machine}; {versions}."
+        f"{environment['date']}, commit {', '.join(commits)}, {machine}; {versions}."
     )
 
 
@@ -134,8 +147,20 @@ def _difference(results: Mapping, first: str, other: str) -> list[str]:
 
 def _parts(results: Mapping, network: str) -> list[list[str]]:
     runs = [run["parts"] for run in results["runs"] if run["network"] == network]
+
+    def scales(part: str) -> str:
+        recorded = runs[0][part].get("scales", ())  # not in the oldest results
+        means = {scale: np.mean([run[part]["scales"][scale] for run in runs], axis=0) for scale in recorded}
+        return ", ".join(
+            f"{scale} {before[0]:.3f} → {after[0]:.3f} ± {after[1]:.3f}" for scale, (before, after) in means.items()
+        )
+
     return [
-        [part, *(f"{np.mean([run[part][name] for run in runs]):.3g}" for name in ("mean", "spread", "changed", "dice"))]
+        [
+            part,
+            *(f"{np.mean([run[part][name] for run in runs]):.3g}" for name in ("mean", "spread", "changed", "dice")),
+            scales(part),
+        ]
         for part in runs[0]
     ]
 

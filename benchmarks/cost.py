@@ -201,8 +201,8 @@ def build(
             return PrimusM(channels, classes, (8, 8, 8), tuple(size), drop_path_rate=0.2)  # as nnU-Net's trainer
         network_class = {
             "own": topology.network_class,
-            "cfnet": CFNet,
-            "stored": partial(CFNet, recompute=False),
+            "cfnet": partial(CFNet, residual_encoders=True),
+            "stored": partial(CFNet, residual_encoders=True, recompute=False),
             "naive": NaiveCFNet,
         }[network]
         built = network_class(channels, num_classes=classes, deep_supervision=deep_supervision, **topology.arguments)

@@ -131,11 +131,13 @@ def run_seed(
         dropped = {**batch, "data": with_dropout(batch["data"], len(channels))}
         return {name: dropped if NETWORKS[name].dropout else batch for name in trainers}
 
+    commit = environment(device)["commit"]
     curves = train(trainers, seed=seed, steps=steps, seen=seen)
     for name, trainer in tqdm(trainers.items(), f"seed {seed}, subsets"):
         dice = {subset_name(subset, channels): score(trainer, subset) for subset in all_subsets(channels)}
         with whole_file(run_file(runs, name, seed)) as file:
-            file.write_text(json.dumps({"network": name, "seed": seed, "loss": curves[name], "dice": dice}))
+            run = {"network": name, "seed": seed, "commit": commit, "loss": curves[name], "dice": dice}
+            file.write_text(json.dumps(run))
 
 
 def with_dropout(images: torch.Tensor, num_channels: int) -> torch.Tensor:

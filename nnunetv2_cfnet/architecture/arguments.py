@@ -21,7 +21,7 @@ FINE_WIDTH = 1 / 2
 COARSE_WIDTH = 3 / 4
 # A stage is coarse where its activations (voxels x features) are at most this share of the finest stage's.
 COARSE_STAGE_SHARE = 1 / 32
-SWITCHES = ("context", "communication", "recompute", "mask_missing_groups")
+SWITCHES = ("residual_encoders", "context", "communication", "recompute", "mask_missing_groups")
 
 
 def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | None = None) -> SimpleNamespace:
@@ -59,6 +59,11 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
     plain = given["n_conv_per_stage"] is not None
     n_conv = per_stage("n_conv_per_stage") if plain else None
     n_blocks = None if plain else per_stage("n_blocks_per_stage")
+    if n_conv is not None and given["residual_encoders"] and not can_be_residual(n_conv, given["nonlin_first"]):
+        raise ValueError(
+            f"residual_encoders=True: residual blocks have two convs each and no nonlin_first, but n_conv_per_stage="
+            f"{n_conv} and nonlin_first={given['nonlin_first']}. Set residual_encoders to False."
+        )
     _check_odd(kernel_sizes, strides, lone_bottleneck=n_conv is not None and n_conv[-1] == 1 and not given["context"])
     widths = per_stage("encoder_features_per_stage", default_encoder_features(features, strides))
     heads = per_stage("fusion_heads", default_fusion_heads(widths, strides))
@@ -88,6 +93,11 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
         context_dilations=per_axis("context_dilations", dilations),
     )
     return SimpleNamespace(**{**given, **completed})
+
+
+def can_be_residual(n_conv_per_stage: int | Sequence[int], nonlin_first: bool) -> bool:
+    """Whether the convs of a plain encoder are whole residual blocks: two each, conv, norm, nonlin."""
+    return not nonlin_first and not np.any(np.asarray(n_conv_per_stage) % 2)
 
 
 def attended_stages(strides: Sequence[Sequence[int]]) -> list[bool]:

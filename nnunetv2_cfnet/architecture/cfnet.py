@@ -70,8 +70,8 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         strides: one for each stage.
         num_classes: output channels.
         n_conv_per_stage_decoder: convs of each decoder block.
-        n_conv_per_stage: convs of each encoder stage: makes plain encoders.
-        n_blocks_per_stage: residual blocks of each encoder stage: makes residual encoders.
+        n_conv_per_stage: convs of each encoder stage: makes plain encoders, or residual ones, see residual_encoders.
+        n_blocks_per_stage: residual blocks of each encoder stage in place of convs: makes residual encoders.
         conv_bias: biases in nnU-Net's convs.
         norm_op: norm of every part; None for none.
         norm_op_kwargs: its arguments.
@@ -83,6 +83,7 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         nonlin_first: conv, nonlin, norm in plain encoders and the decoder.
         architecture_version: version that a plans file was written for.
         modality_groups: two lists of input channels; None: see arguments.default_modality_groups.
+        residual_encoders: a residual block for each two convs of n_conv_per_stage, after nnU-Net's stem conv.
         encoder_features_per_stage: widths of each encoder; None: see arguments.default_encoder_features.
         fusion: a name in fusion.FUSIONS: "cross_attention", or "concatenation" followed by a 1x1 conv.
         fusion_heads: attention heads for each stage (of no effect where features are concatenated); None: as
@@ -126,6 +127,7 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         nonlin_first: bool = False,
         architecture_version: int = ARCHITECTURE_VERSION,
         modality_groups: Sequence[Sequence[int]] | None = None,
+        residual_encoders: bool = False,
         encoder_features_per_stage: Sequence[int] | None = None,
         fusion: str = "cross_attention",
         fusion_heads: Sequence[int] | None = None,
@@ -204,10 +206,12 @@ def _blocks(args: SimpleNamespace) -> dict:
 
 
 def _encoder_kwargs(args: SimpleNamespace) -> dict:
-    if args.n_conv_per_stage is not None:
-        depth = {"n_conv_per_stage": args.n_conv_per_stage, "nonlin_first": args.nonlin_first}
-    else:
+    if args.n_conv_per_stage is None:
         depth = {"n_blocks_per_stage": args.n_blocks_per_stage}
+    elif args.residual_encoders:
+        depth = {"n_blocks_per_stage": [n_conv // 2 for n_conv in args.n_conv_per_stage]}
+    else:
+        depth = {"n_conv_per_stage": args.n_conv_per_stage, "nonlin_first": args.nonlin_first}
     return {"n_stages": args.n_stages, "features_per_stage": args.encoder_features_per_stage, **depth, **_blocks(args)}
 
 

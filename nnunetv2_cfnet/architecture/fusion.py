@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-# Where the temperature of the correlations starts, and the gain of what attention adds (benchmarks/ablation.py).
+# Where the temperature of the correlations starts: one of 1 then weighs e^5 times one of 0. And where the gain of what
+# attention adds does; benchmarks/fusion_variants.py tries 1.
 INITIAL_TEMPERATURE = 5.0
 INITIAL_GAIN = 0.1
 BLOCK_EDGE = {2: 16, 3: 8}  # voxels of a block along each axis, in 2D and in 3D, where it divides the map
@@ -94,7 +95,7 @@ class CrossAttentionFusion(ConcatenationFusion):
     - What attention adds has a gain g a channel that starts small, so that a fusion starts as about the plain
       concatenation. A uniform G, which would add one and the same map to all channels of a head, adds nothing.
     - The published merge of Y_1 and Y_2, a shared projection and a channel embedding (published_blocks.ResidualMerge),
-      learned slower on glioma data in two seeds.
+      learned slower on glioma data in two seeds, by hand.
     - U_i has no bias b_i: of a modality group that is missing (missing_groups.py), attention makes nothing.
     - phi is the plan's non-linearity; published, ReLU.
 

@@ -19,7 +19,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunetv2_cfnet.architecture.arguments import complete_arguments
+from nnunetv2_cfnet.architecture.arguments import can_be_residual, complete_arguments
 from nnunetv2_cfnet.architecture.cfnet import CFNet
 from nnunetv2_cfnet.architecture.published import TOTAL_STRIDE, PublishedCFNet
 from nnunetv2_cfnet.errors import UserError
@@ -238,6 +238,10 @@ def cfnet_architecture(
 
     groups, reason = resolve_modality_groups(dataset_json, plans, given.get("modality_groups"))
     arguments = ARGUMENTS | {name: value for name, value in given.items() if name in ARGUMENTS and value is not None}
+    if class_name != CFNET and given.get("residual_encoders") is None:
+        # a residual U-Net's blocks are so anyway; plans that already name CFNet go on with what they were trained with
+        n_conv = arguments["n_conv_per_stage"]
+        arguments["residual_encoders"] = n_conv is None or can_be_residual(n_conv, arguments["nonlin_first"])
     arguments["modality_groups"] = groups  # as indices, where the plans have names
     patch_size = configuration.patch_size
     as_built = {

@@ -108,7 +108,8 @@ def _keep(
     kept = deepcopy(ours.plans)
     recorded_arguments = recorded_view["configuration"]["architecture"]["arch_kwargs"]
     names = [key.rsplit(".", 1)[-1] for key in differing]
-    arguments = {name: recorded_arguments[name] for name in names if recorded_arguments.get(name) is not None}
+    recorded = {name: recorded_arguments.get(name, ARGUMENTS[name]) for name in names}
+    arguments = {name: value for name, value in recorded.items() if value is not None}
     kept["configurations"][configuration]["architecture"]["arch_kwargs"] |= arguments
     check_buildable(kept, configuration, dataset_json)
     listing = ", ".join(f"{name}={value}" for name, value in arguments.items())

@@ -78,7 +78,7 @@ def mri() -> tuple[torch.Tensor, torch.Tensor]:
 def make_network(plan_arguments):
     def make() -> CFNet:
         torch.manual_seed(0)
-        groups = [[0, 2], [1, 3]]
+        groups = [[0, 1], [2, 3]]
         network = CFNet(4, num_classes=1, deep_supervision=True, modality_groups=groups, **plan_arguments(3, 4))
         network.apply(network.initialize)
         return network
@@ -134,4 +134,4 @@ def test_what_a_part_sees_changes_the_logits_of_a_trained_network(trained, mri, 
     with torch.no_grad():
         expected = trained(mri[0])[0]
     change = (logits_with_mean_weights(trained, mri[0], part) - expected).square().mean().sqrt()
-    assert change > 1e-3 * expected.std()
+    assert change > 5e-3 * expected.std()

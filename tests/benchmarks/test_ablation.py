@@ -25,10 +25,12 @@ def ablation(monkeypatch) -> ModuleType:
 
 
 def run_of(network: str, seed: int, dice: float, loss: float) -> dict:
-    parts = {"attention": {"mean": 0.1, "spread": 0.05, "changed": 0.01, "dice": -0.02}}
+    scales = {"gain": [[0.1, 0], [0.2 + 0.1 * seed, 0.05]]}
+    parts = {"attention": {"mean": 0.1, "spread": 0.05, "changed": 0.01, "dice": -0.02, "scales": scales}}
     return {
         "network": network,
         "seed": seed,
+        "commit": "abc",
         "loss": [0.0] * 35 + [loss] * 5,
         "dice": {f"case_{case}": {"WT": dice + 0.1, "TC": dice - 0.1} for case in range(5)},
         "parts": parts,
@@ -61,7 +63,7 @@ def results() -> dict:
 
 
 def test_tables_have_means_differences_and_their_intervals(ablation, results):
-    text = ablation.tables(results)
+    text = ablation.tables({"experiments": [results]})
     assert "| CFNet | 2 | 2.00 M | 3.00 GFLOP | 4 MiB | -0.700 | 0.800 | 0.600 | 0.700 | 0.725 |" in text
     (row,) = [line for line in text.splitlines() if line.startswith("| U-Net | +")]
     _, name, dice, interval, over_seeds, present, _, won, loss, of_loss, *regions, _ = (
@@ -73,7 +75,7 @@ def test_tables_have_means_differences_and_their_intervals(ablation, results):
     assert 0.1 < low < 0.2 < high < 0.3
     assert over_seeds == "-1.071 to +1.471"  # 0.2 -+ 12.71 * 0.1, Student's t of one degree of freedom
     assert of_loss == "-0.200 to -0.200"
-    assert "| attention | 0.1 | 0.05 | 0.01 | -0.02 |" in text
+    assert "| attention | 0.1 | 0.05 | 0.01 | -0.02 | gain 0.100 → 0.250 ± 0.050 |" in text
 
 
 def test_results_are_written_between_the_markers_of_the_page(ablation, results, tmp_path):
@@ -82,6 +84,7 @@ def test_results_are_written_between_the_markers_of_the_page(ablation, results, 
 
     begin, end = markers("ablation.py")
     page.write_text(f"Before.\n\n{begin}\nold\n{end}\n\nAfter.\n")
+    results = {"experiments": [results]}
     ablation.write(results, tmp_path)
     text = page.read_text()
     assert text.startswith("Before.\n")
@@ -89,6 +92,18 @@ def test_results_are_written_between_the_markers_of_the_page(ablation, results, 
     assert "old" not in text
     assert json.loads((tmp_path / "ablation.json").read_text()) == results
     assert (tmp_path / "ablation.svg").read_text().startswith("<?xml")
+
+
+def test_results_replace_those_of_the_same_setting_and_keep_others(ablation, results, tmp_path):
+    def with_steps(steps: int, **changed) -> dict:
+        return {**results, "setting": {**results["setting"], "steps": steps}, **changed}
+
+    file = tmp_path / "ablation.json"
+    assert ablation.with_other_runs(results, file) == {"experiments": [results]}
+    file.write_text(json.dumps({"experiments": [with_steps(20), with_steps(9), with_steps(5)]}))
+    again = with_steps(9, runs=results["runs"][:2])
+    kept = ablation.with_other_runs(again, file)
+    assert kept == {"experiments": [with_steps(20), again, with_steps(5)]}
 
 
 def test_networks_that_share_a_module_start_with_the_same_weights_there(ablation):
@@ -148,7 +163,8 @@ def test_a_training_of_two_steps_tells_what_the_weights_of_parts_do(ablation, tm
     options = ["-d", 1, "--seeds", 0, "--networks", "U-Net", "-device", "cpu", "-o", tmp_path / "o", "--docs", tmp_path]
     monkeypatch.setattr(sys, "argv", ["ablation.py", *map(str, options)])
     ablation.main()
-    results = json.loads((tmp_path / "ablation.json").read_text())
+    written = json.loads((tmp_path / "ablation.json").read_text())
+    (results,) = written["experiments"]
     assert list(results["costs"]) == ["CFNet", "U-Net"]
     cfnet, unet = results["runs"]
     assert (cfnet["network"], unet["network"]) == ("CFNet", "U-Net")
@@ -158,4 +174,6 @@ def test_a_training_of_two_steps_tells_what_the_weights_of_parts_do(ablation, tm
     for part in ("attention", "context", "gates"):
         assert cfnet["parts"][part]["spread"] > 0
         assert cfnet["parts"][part]["changed"] > 0
-    assert ablation.tables(results) in (tmp_path / "ablation.md").read_text()
+        for before, after in cfnet["parts"][part]["scales"].values():
+            assert before[1] < 1e-6 < after[1]  # all start as one, and each is learned
+    assert ablation.tables(written) in (tmp_path / "ablation.md").read_text()

@@ -43,7 +43,7 @@ def test_tables_have_means_of_subsets_and_differences_over_seeds(missing_sequenc
             "environment": environment,
             "networks": list(missing_sequences.NETWORKS),
             "runs": [
-                {"network": network, "seed": seed, "loss": [0.0], "dice": dice_of(network, seed)}
+                {"network": network, "seed": seed, "commit": "abc", "loss": [0.0], "dice": dice_of(network, seed)}
                 for network in missing_sequences.NETWORKS
                 for seed in (0, 1)
             ],
