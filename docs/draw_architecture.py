@@ -18,7 +18,7 @@ COLOURS = {"encoder": "#dbe9f6", "fusion": "#fde3c8", "context": "#e5d8f0", "gat
 
 
 def build_network() -> CFNet:
-    """The network of a four-stage isotropic plan; channels T1, T1ce, T2, FLAIR in the paper's groups."""
+    """The network of a four-stage isotropic plan, as the trainer builds it; channels T1, T1ce, T2, FLAIR."""
     return CFNet(
         4,
         n_stages=N_STAGES,
@@ -31,7 +31,8 @@ def build_network() -> CFNet:
         n_conv_per_stage_decoder=[2] * (N_STAGES - 1),
         norm_op=nn.InstanceNorm3d,
         nonlin=nn.LeakyReLU,
-        modality_groups=[[0, 2], [1, 3]],
+        residual_encoders=True,
+        modality_groups=[[0, 1], [2, 3]],
     )
 
 

@@ -13,8 +13,8 @@ class DualEncoder(nn.Module):
 
         x -> (x[group 1], x[group 2]) -> (encoder_1(x_1), encoder_2(x_2))
 
-    Source: paper, "structurally identical" encoders for (T1, T2) and (T1ce, FLAIR). Each is nnU-Net's own, DNA's
-    PlainConvEncoder or ResidualEncoder, unchanged.
+    Source: paper, "structurally identical" residual encoders for (T1, T2) and (T1ce, FLAIR). Each is nnU-Net's own,
+    DNA's ResidualEncoder or PlainConvEncoder, unchanged.
     Departures: by default the groups are (T1, T1ce) and (T2, FLAIR), for reasons in planning/modality_groups.py; the
     published 1x1 conv from 2 to 3 channels, made for ImageNet stems, is dropped; the stems are independent, while the
     release runs both groups through encoder one's.

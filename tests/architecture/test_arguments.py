@@ -56,6 +56,12 @@ def test_default_dilations_fit_the_map_of_the_bottleneck_where_the_patch_is_know
     ("wrong", "message"),
     [
         ({"architecture_version": 1}, "architecture_version=1: these plans were made for another CFNet"),
+        (
+            {"residual_encoders": True, "n_conv_per_stage": [2, 3, 2, 2]},
+            r"residual_encoders=True: residual blocks have two convs .* n_conv_per_stage=\[2, 3, 2, 2\] .* to False",
+        ),
+        ({"residual_encoders": True, "nonlin_first": True}, "nonlin_first=True. Set residual_encoders to False"),
+        ({"residual_encoders": None}, "residual_encoders=None is neither true nor false"),
         ({"fusion": "sum"}, r"fusion='sum' is unknown; choose one of"),
         ({"strides": None}, "strides is None: give a value for each of n_stages="),
         ({"features_per_stage": [8, 16]}, r"features_per_stage=\[8, 16\] has 2 entries; n_stages=4 asks for 4"),

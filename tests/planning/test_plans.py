@@ -58,6 +58,33 @@ def test_note_says_which_groups_and_why(make_plans, dataset_json):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "residual"),
+    [
+        ({}, True),
+        ({"n_conv_per_stage": 4}, True),
+        ({"n_conv_per_stage": [2, 2, 3, 2]}, False),  # no whole number of blocks
+        ({"nonlin_first": True}, False),  # residual blocks have none
+        ({"residual_encoders": False}, False),  # as the plan says
+        ({"n_conv_per_stage": None, "n_blocks_per_stage": [1, 1, 1, 1]}, True),
+    ],
+    ids=str,
+)
+def test_convs_of_a_u_net_become_residual_blocks_where_they_can(make_plans, dataset_json, arguments, residual):
+    plans = make_plans()
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= arguments
+    architecture = cfnet_plans(plans, dataset_json, "2d").plans["configurations"]["2d"]["architecture"]
+    assert architecture["arch_kwargs"]["residual_encoders"] is residual
+
+
+def test_plans_that_name_cfnet_without_residual_encoders_keep_plain_ones(own_plans, dataset_json):
+    """As they were written before there were any."""
+    for configuration in own_plans["configurations"].values():
+        del configuration["architecture"]["arch_kwargs"]["residual_encoders"]
+    architecture = cfnet_plans(own_plans, dataset_json, "2d").plans["configurations"]["2d"]["architecture"]
+    assert architecture["arch_kwargs"]["residual_encoders"] is False
+
+
 def test_dilations_fit_the_bottleneck(make_plans, dataset_json):
     plans = make_plans()
     plans["configurations"]["3d_fullres"]["patch_size"] = [8, 24, 64]

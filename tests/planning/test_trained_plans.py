@@ -70,6 +70,16 @@ def test_another_configuration_may_change(make_plans, dataset_json, trained):
     keep(plans, dataset_json, trained)
 
 
+def test_a_folder_from_before_residual_encoders_goes_on_with_plain_ones(make_plans, dataset_json, trained):
+    recorded = json.loads(trained.read_text())
+    for configuration in recorded["configurations"].values():
+        del configuration["architecture"]["arch_kwargs"]["residual_encoders"]
+    trained.write_text(json.dumps(recorded))
+    kept = keep(make_plans(), dataset_json, trained)
+    assert kept.plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["residual_encoders"] is False
+    assert kept.notes[-1] == f"CFNet's arguments are kept as {trained} has them: residual_encoders=False."
+
+
 def test_arguments_that_this_release_would_choose_otherwise_are_kept(make_plans, dataset_json, trained):
     recorded = json.loads(trained.read_text())
     arguments = recorded["configurations"]["2d"]["architecture"]["arch_kwargs"]
