@@ -101,3 +101,20 @@ def test_a_training_of_two_steps_is_written_and_not_repeated(missing_sequences, 
     monkeypatch.setattr(missing_sequences, "make_trainer", lambda *_, **__: pytest.fail("trained again"))
     missing_sequences.main()
     assert json.loads((tmp_path / "missing_sequences.json").read_text())["runs"] == results["runs"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("planned_dataset")
+def test_steps_with_dropout_are_timed_beside_those_without(missing_sequences, tmp_path, monkeypatch, capsys):
+    import dropout_step
+
+    monkeypatch.setitem(missing_sequences.SIZES, "small", missing_sequences.Size(steps=2))
+    arguments = ["-d", 1, "--rounds", 2, "-device", "cpu", "-o", tmp_path]
+    monkeypatch.setattr(sys, "argv", ["dropout_step.py", *map(str, arguments)])
+    dropout_step.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith("2 pairs)")]
+    assert [line.split(":")[0] for line in lines] == [
+        "nnUNetTrainerModalityDropout over nnUNetTrainer",
+        "nnUNetTrainerCFNetModalityDropout over nnUNetTrainerCFNet",
+    ]
+    assert all(float(line.split(": ")[1].split()[0]) > 0 for line in lines)
