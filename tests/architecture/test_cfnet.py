@@ -162,9 +162,9 @@ def test_fp16_is_finite_for_an_input_scaled_by_100(plan_arguments, residual):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recompute", [False, True])
-def test_traces_as_one_graph(plan_arguments, recompute):
-    network = CFNet(4, num_classes=3, deep_supervision=True, recompute=recompute, **plan_arguments(2, 3))
+@pytest.mark.parametrize("switches", [{"recompute": False}, {"residual_encoders": True}], ids=str)
+def test_traces_as_one_graph(plan_arguments, switches):
+    network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(2, 3), **switches)
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     x = torch.randn(1, 4, 16, 16)
     expected, outputs = network(x), compiled(x)

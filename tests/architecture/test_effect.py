@@ -78,8 +78,8 @@ def mri() -> tuple[torch.Tensor, torch.Tensor]:
 def make_network(plan_arguments):
     def make() -> CFNet:
         torch.manual_seed(0)
-        groups = [[0, 1], [2, 3]]
-        network = CFNet(4, num_classes=1, deep_supervision=True, modality_groups=groups, **plan_arguments(3, 4))
+        as_trained = {"modality_groups": [[0, 1], [2, 3]], "residual_encoders": True}
+        network = CFNet(4, num_classes=1, deep_supervision=True, **as_trained, **plan_arguments(3, 4))
         network.apply(network.initialize)
         return network
 
