@@ -112,7 +112,7 @@ def main() -> None:
     networks = dict.fromkeys((NETWORKS[0], *options.networks))
     entries = {name: network_plans(name, plans, dataset_json, size) for name in networks}
     for seed in options.seeds:
-        missing = {name: entry for name, entry in entries.items() if not run_file(runs, name, seed).is_file()}
+        missing = {name: entry for name, entry in entries.items() if not run_file(runs, name, entry, seed).is_file()}
         if missing:
             run_seed(missing, dataset_json, size, steps=steps, seed=seed, device=options.device, runs=runs)
     results = {
@@ -120,7 +120,7 @@ def main() -> None:
         "environment": environment(options.device),
         "costs": {name: costs(entry, dataset_json) for name, entry in entries.items()},
         "absent": absent_regions(plans, dataset_json),
-        "runs": [json.loads(file.read_text()) for file in sorted(runs.glob("*.json"))],
+        "runs": runs_of(entries, runs),
     }
     write(with_other_runs(results, options.docs / "ablation.json"), options.docs)
     print(f"Written: {options.docs / 'ablation.json'}, ablation.svg and ablation.md")
@@ -258,7 +258,7 @@ def run_seed(
                 }
                 for part, weights in data_dependent_weights(trainer.network).items()
             }
-        with whole_file(run_file(runs, name, seed)) as file:
+        with whole_file(run_file(runs, name, entries[name], seed)) as file:
             file.write_text(json.dumps(run))
 
 
@@ -487,9 +487,23 @@ def run_folder(runs: Path, plans: Mapping, steps: int) -> Path:
     return folder
 
 
-def run_file(runs: Path, network: str, seed: int) -> Path:
-    """Where the results of one training are kept."""
-    return runs / f"{network.replace(' ', '_')}_{seed}.json"
+def run_file(runs: Path, network: str, entry: Mapping, seed: int | str) -> Path:
+    """Where the results of one training are kept: another one where the network of that name is another.
+
+    Args:
+        runs: see run_folder.
+        network: its name.
+        entry: its plans.
+        seed: of the training, or * for all.
+    """
+    architecture = json.dumps(entry["configurations"][CONFIGURATION]["architecture"], sort_keys=True)
+    return runs / f"{network.replace(' ', '_')}_{zlib.crc32(architecture.encode()):08x}_{seed}.json"
+
+
+def runs_of(entries: Mapping[str, Mapping], runs: Path) -> list[dict]:
+    """The results of all trainings of these networks, whatever the seed."""
+    files = [file for name, entry in entries.items() for file in runs.glob(run_file(runs, name, entry, "*").name)]
+    return [json.loads(file.read_text()) for file in sorted(files)]
 
 
 def with_other_runs(results: dict, file: Path) -> dict:

@@ -25,7 +25,7 @@ def _tables_of_one(results: Mapping) -> str:
     first, *others = networks
     return "\n\n".join(
         (
-            f"### {results['setting']['steps']} steps",
+            f"### {results['setting']['dataset']}, {results['setting']['steps']} steps",
             provenance(results),
             "Cost and result:",
             markdown_table(

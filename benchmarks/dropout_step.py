@@ -36,7 +36,9 @@ def main() -> None:
         steps = [Steps(name, plans, options.device) for name in pair]
         ratios = []
         for turn in trange(WARM_UP + options.rounds, desc=pair[1]):
-            plain, dropout = (step.seconds() for step in steps)
+            order = steps[:: 1 if turn % 2 else -1]  # neither is always first
+            seconds = {step: step.seconds() for step in order}
+            plain, dropout = (seconds[step] for step in steps)
             if turn >= WARM_UP:
                 ratios.append(dropout / plain)
         low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75))

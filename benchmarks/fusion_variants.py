@@ -134,7 +134,10 @@ def _steered(steer: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def at_coarse_scales(fusion: type[Fusion]) -> Callable[..., Fusion]:
-    """A fusion from the third fused scale on, where there are few voxels of many channels; concatenation before."""
+    """A fusion from the third fused scale on, where there are few voxels of many channels; concatenation before.
+
+    Fusions are not told their scale, so the default numbers of heads have to stand for it: 4 divides the widths here.
+    """
 
     def make(num_heads: int, **parts: Any) -> Fusion:
         chosen = fusion if num_heads >= COARSE_HEADS else ConcatenationFusion

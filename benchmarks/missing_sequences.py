@@ -27,6 +27,7 @@ from ablation import (
     prepare,
     run_file,
     run_folder,
+    runs_of,
     score,
     train,
 )
@@ -68,7 +69,7 @@ def main() -> None:
     runs = run_folder(work / "missing_sequences", plans, steps)
     entries = {name: entry_of(network, plans, dataset_json, size) for name, network in NETWORKS.items()}
     for seed in options.seeds:
-        missing = {name: entry for name, entry in entries.items() if not run_file(runs, name, seed).is_file()}
+        missing = {name: entry for name, entry in entries.items() if not run_file(runs, name, entry, seed).is_file()}
         if missing:
             run_seed(missing, dataset_json, size, steps=steps, seed=seed, device=options.device, runs=runs)
     configuration = plans["configurations"][CONFIGURATION]
@@ -84,7 +85,7 @@ def main() -> None:
         },
         "environment": environment(options.device),
         "networks": list(NETWORKS),
-        "runs": [json.loads(file.read_text()) for file in sorted(runs.glob("*.json"))],
+        "runs": runs_of(entries, runs),
     }
     with whole_file(options.docs / "missing_sequences.json") as file:
         file.write_text(json.dumps(results) + "\n")
@@ -135,7 +136,7 @@ def run_seed(
     curves = train(trainers, seed=seed, steps=steps, seen=seen)
     for name, trainer in tqdm(trainers.items(), f"seed {seed}, subsets"):
         dice = {subset_name(subset, channels): score(trainer, subset) for subset in all_subsets(channels)}
-        with whole_file(run_file(runs, name, seed)) as file:
+        with whole_file(run_file(runs, name, entries[name], seed)) as file:
             run = {"network": name, "seed": seed, "commit": commit, "loss": curves[name], "dice": dice}
             file.write_text(json.dumps(run))
 

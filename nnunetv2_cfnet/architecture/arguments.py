@@ -56,9 +56,9 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
     features = per_stage("features_per_stage")
     kernel_sizes = per_axis("kernel_sizes", per_stage("kernel_sizes"))
     strides = per_axis("strides", per_stage("strides"))
-    plain = given["n_conv_per_stage"] is not None
-    n_conv = per_stage("n_conv_per_stage") if plain else None
-    n_blocks = None if plain else per_stage("n_blocks_per_stage")
+    by_convs = given["n_conv_per_stage"] is not None
+    n_conv = per_stage("n_conv_per_stage") if by_convs else None
+    n_blocks = None if by_convs else per_stage("n_blocks_per_stage")
     if n_conv is not None and given["residual_encoders"] and not can_be_residual(n_conv, given["nonlin_first"]):
         raise ValueError(
             f"residual_encoders=True: residual blocks have two convs each and no nonlin_first, but n_conv_per_stage="
@@ -97,7 +97,8 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
 
 def can_be_residual(n_conv_per_stage: int | Sequence[int], nonlin_first: bool) -> bool:
     """Whether the convs of a plain encoder are whole residual blocks: two each, conv, norm, nonlin."""
-    return not nonlin_first and not np.any(np.asarray(n_conv_per_stage) % 2)
+    counts = [n_conv_per_stage] if isinstance(n_conv_per_stage, int) else n_conv_per_stage
+    return not nonlin_first and all(isinstance(n_conv, int) and n_conv % 2 == 0 for n_conv in counts)
 
 
 def attended_stages(strides: Sequence[Sequence[int]]) -> list[bool]:
@@ -178,7 +179,7 @@ def _check_choices(given: Mapping[str, Any]) -> None:
     if (given["n_conv_per_stage"] is None) == (given["n_blocks_per_stage"] is None):
         raise ValueError(
             f"n_conv_per_stage={given['n_conv_per_stage']} and n_blocks_per_stage={given['n_blocks_per_stage']}: give "
-            "exactly one, the first for plain encoders, the second for residual ones."
+            "exactly one, convs or residual blocks."
         )
     if not isinstance(given["n_stages"], int) or given["n_stages"] < 2:
         raise ValueError(f"n_stages={given['n_stages']!r}: a number of scales is needed, at least 2 for the decoder.")

@@ -12,7 +12,7 @@ doi:10.1016/j.bspc.2024.106876.
 
 Departures from the paper, beside those that each part's docstring names:
 - The encoders are nnU-Net's, not ImageNet ResNet-50s, and start at full resolution. On plans of plain encoders,
-  planning makes residual ones of as many convs (residual_encoders), which learned better (docs/ablation.md).
+  planning makes residual blocks of their convs (residual_encoders), which learned better (docs/ablation.md).
 - Fusion by attention starts, as published, at the finest scale of stride 2; at full resolution, which the published
   network does not have, the two encoders' features are concatenated and no gate is used.
 - Norms, non-linearities, kernels and strides are the plan's. Two encoders of the plan's width would need 3 to 4.5
@@ -26,6 +26,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from dynamic_network_architectures.architectures.abstract_arch import AbstractDynamicNetworkArchitectures
+from dynamic_network_architectures.building_blocks.residual import BasicBlockD
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He, init_last_bn_before_add_to_0
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -84,7 +85,8 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         nonlin_first: conv, nonlin, norm in plain encoders and the decoder.
         architecture_version: version that a plans file was written for.
         modality_groups: two lists of input channels; None: see arguments.default_modality_groups.
-        residual_encoders: a residual block for each two convs of n_conv_per_stage, after nnU-Net's stem conv.
+        residual_encoders: a residual block for each two convs of n_conv_per_stage, after nnU-Net's stem conv. Of no
+            effect on n_blocks_per_stage.
         encoder_features_per_stage: widths of each encoder; None: see arguments.default_encoder_features.
         fusion: a name in fusion.FUSIONS: "cross_attention", or "concatenation" followed by a 1x1 conv.
         fusion_heads: attention heads for each stage (of no effect where features are concatenated); None: as
@@ -194,8 +196,10 @@ class CFNet(AbstractDynamicNetworkArchitectures):
 
     @staticmethod
     def initialize(module: nn.Module) -> None:
-        """nnU-Net's initialisation: He, and residual blocks start as identities."""
+        """nnU-Net's initialisation: He, and residual blocks start as identities where their last norm has a weight."""
         InitWeights_He(1e-2)(module)
+        if isinstance(module, BasicBlockD) and getattr(getattr(module.conv2, "norm", None), "weight", None) is None:
+            return  # nnU-Net's would look for it
         init_last_bn_before_add_to_0(module)
 
 

@@ -238,10 +238,10 @@ def cfnet_architecture(
 
     groups, reason = resolve_modality_groups(dataset_json, plans, given.get("modality_groups"))
     arguments = ARGUMENTS | {name: value for name, value in given.items() if name in ARGUMENTS and value is not None}
-    if class_name != CFNET and given.get("residual_encoders") is None:
-        # a residual U-Net's blocks are so anyway; plans that already name CFNet go on with what they were trained with
-        n_conv = arguments["n_conv_per_stage"]
-        arguments["residual_encoders"] = n_conv is None or can_be_residual(n_conv, arguments["nonlin_first"])
+    n_conv = arguments["n_conv_per_stage"]
+    # plans that already name CFNet may be of a model that was trained with plain encoders
+    if n_conv is not None and class_name != CFNET and given.get("residual_encoders") is None:
+        arguments["residual_encoders"] = can_be_residual(n_conv, arguments["nonlin_first"])
     arguments["modality_groups"] = groups  # as indices, where the plans have names
     patch_size = configuration.patch_size
     as_built = {

@@ -114,6 +114,7 @@ def _describe_configuration(plans: dict, dataset_json: Mapping, name: str) -> li
         "batch size": batch_size,
         "stages": arguments["n_stages"],
         "widths": _listed(arguments["features_per_stage"]),
+        "encoders": "residual" if arguments["n_conv_per_stage"] is None or arguments["residual_encoders"] else "plain",
         "encoder widths": f"{_listed(arguments['encoder_features_per_stage'])} (each of two)",
         "groups": describe_groups(arguments["modality_groups"], channel_names_of(dataset_json)),
     }

@@ -14,12 +14,15 @@ from nnunetv2_cfnet.errors import UserError, listing_of
 from nnunetv2_cfnet.files.checkpoints import read_checkpoint
 from nnunetv2_cfnet.files.whole import whole_file
 from nnunetv2_cfnet.planning.modality_groups import OVERRIDE_KEY
-from nnunetv2_cfnet.planning.plans import ARGUMENTS, MALFORMED, CFNetPlans, check_buildable
+from nnunetv2_cfnet.planning.plans import ARGUMENTS, CFNET, MALFORMED, CFNetPlans, check_buildable
 
 # arguments that no U-Net plan has: this package chooses them where the plans do not
 OWN_ARGUMENTS = ARGUMENTS.keys() - set().union(
     *(inspect.signature(unet).parameters for unet in (PlainConvUNet, ResidualEncoderUNet))
 )
+
+
+CFNET_DEFAULTS = {name: ARGUMENTS[name] for name in OWN_ARGUMENTS - {"architecture_version"}}
 
 
 def keep_trained_plans(
@@ -108,8 +111,7 @@ def _keep(
     kept = deepcopy(ours.plans)
     recorded_arguments = recorded_view["configuration"]["architecture"]["arch_kwargs"]
     names = [key.rsplit(".", 1)[-1] for key in differing]
-    recorded = {name: recorded_arguments.get(name, ARGUMENTS[name]) for name in names}
-    arguments = {name: value for name, value in recorded.items() if value is not None}
+    arguments = {name: recorded_arguments[name] for name in names if recorded_arguments.get(name) is not None}
     kept["configurations"][configuration]["architecture"]["arch_kwargs"] |= arguments
     check_buildable(kept, configuration, dataset_json)
     listing = ", ".join(f"{name}={value}" for name, value in arguments.items())
@@ -119,6 +121,10 @@ def _keep(
 def _view(plans: Mapping, configuration: str) -> dict:
     """What a training of one configuration depends on; its modality groups are in the architecture."""
     resolved = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).configuration
+    architecture = resolved["architecture"]
+    if architecture["network_class_name"] == CFNET:
+        # plans lack the arguments that are younger than they are, and build their defaults
+        architecture["arch_kwargs"] = CFNET_DEFAULTS | architecture["arch_kwargs"]
     own = {
         key: value for key, value in plans.items() if key not in ("configurations", "continue_training", OVERRIDE_KEY)
     }

@@ -150,6 +150,13 @@ def test_initialisation_makes_residual_blocks_identities(plan_arguments):
     assert block.conv2.norm.weight.abs().max() == 0
 
 
+@pytest.mark.parametrize("norm", [{"norm_op": None}, {"norm_op_kwargs": {}}], ids=["no norm", "norm without a weight"])
+def test_initialisation_needs_no_weights_of_norms(plan_arguments, norm):
+    network = CFNet(4, num_classes=3, residual_encoders=True, **plan_arguments() | norm)
+    network.apply(network.initialize)
+    assert network(torch.randn(1, 4, 16, 16, 16)).isfinite().all()
+
+
 @pytest.mark.parametrize("residual", [False, True])
 def test_fp16_is_finite_for_an_input_scaled_by_100(plan_arguments, residual):
     network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(residual=residual))
@@ -200,7 +207,8 @@ def test_cost_is_the_plans_own(plan_arguments, dim, features, size, residual):
         arguments["n_blocks_per_stage"] = [1, 3, 4, 6, 6, 6]  # ResEnc M
     own = build_on_meta(ResidualEncoderUNet if residual else PlainConvUNet, arguments)
     ours = build_on_meta(CFNet, arguments | {"residual_encoders": True})  # as planning/plans.py translates the plan
-    assert count_saved_bytes(ours, 4, size, batch_size=2) <= count_saved_bytes(own, 4, size, batch_size=2)
+    share = 0.9 if residual else 1
+    assert count_saved_bytes(ours, 4, size, batch_size=2) <= share * count_saved_bytes(own, 4, size, batch_size=2)
     assert count_forward_flops(ours, 4, size) <= count_forward_flops(own, 4, size)
     assert count_parameters(ours) <= 1.2 * count_parameters(own)
 

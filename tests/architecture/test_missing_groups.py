@@ -44,7 +44,7 @@ def nan_weights(parameter: torch.Tensor) -> None:
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("missing", [0, 1])
 def test_outputs_do_not_depend_on_the_encoder_of_a_missing_group(plan_arguments, missing, dim, recompute, autocast):
-    network = make_network(plan_arguments(dim, 3), recompute=recompute)
+    network = make_network(plan_arguments(dim, 3), recompute=recompute, residual_encoders=True)
     x = make_input(dim, missing)
 
     def outputs() -> list[torch.Tensor]:

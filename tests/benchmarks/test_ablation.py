@@ -151,6 +151,18 @@ def test_results_of_other_plans_have_a_folder_of_their_own(ablation, tmp_path):
     assert len(folders) == 8
 
 
+def test_results_of_another_network_of_that_name_are_not_taken(ablation, tmp_path):
+    def entry(**arguments: bool) -> dict:
+        return {"configurations": {"3d_fullres": {"architecture": {"arch_kwargs": arguments}}}}
+
+    before, now = entry(residual_encoders=False), entry(residual_encoders=True)
+    for number, (plans, seed) in enumerate([(before, 0), (now, 0), (now, 1)]):
+        ablation.run_file(tmp_path, "without gates", plans, seed).write_text(json.dumps(number))
+    ablation.run_file(tmp_path, "CFNet", now, 0).write_text("3")
+    assert ablation.runs_of({"without gates": now}, tmp_path) == [1, 2]
+    assert sorted(ablation.runs_of({"without gates": before, "CFNet": now}, tmp_path)) == [0, 3]
+
+
 def test_the_page_shows_what_the_script_makes_of_its_results(ablation):
     results = json.loads((DOCS / "ablation.json").read_text())
     assert ablation.tables(results) in (DOCS / "ablation.md").read_text()

@@ -66,7 +66,7 @@ def test_note_says_which_groups_and_why(make_plans, dataset_json):
         ({"n_conv_per_stage": [2, 2, 3, 2]}, False),  # no whole number of blocks
         ({"nonlin_first": True}, False),  # residual blocks have none
         ({"residual_encoders": False}, False),  # as the plan says
-        ({"n_conv_per_stage": None, "n_blocks_per_stage": [1, 1, 1, 1]}, True),
+        ({"n_conv_per_stage": None, "n_blocks_per_stage": [1, 1, 1, 1]}, False),  # they are so without it
     ],
     ids=str,
 )

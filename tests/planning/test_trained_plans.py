@@ -80,6 +80,17 @@ def test_a_folder_from_before_residual_encoders_goes_on_with_plain_ones(make_pla
     assert kept.notes[-1] == f"CFNet's arguments are kept as {trained} has them: residual_encoders=False."
 
 
+@pytest.mark.parametrize("said", [{"residual_encoders": False}, {"n_conv_per_stage": None, "n_blocks_per_stage": 1}])
+def test_a_folder_from_before_residual_encoders_is_what_plans_now_say_of_it(make_plans, dataset_json, trained, said):
+    plans = make_plans()
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= said
+    ours = cfnet_plans(plans, dataset_json, "2d")
+    recorded = json.loads(json.dumps(ours.plans))
+    del recorded["configurations"]["2d"]["architecture"]["arch_kwargs"]["residual_encoders"]
+    trained.write_text(json.dumps(recorded))
+    assert keep_trained_plans(ours, plans, dataset_json, "2d", trained) == ours
+
+
 def test_arguments_that_this_release_would_choose_otherwise_are_kept(make_plans, dataset_json, trained):
     recorded = json.loads(trained.read_text())
     arguments = recorded["configurations"]["2d"]["architecture"]["arch_kwargs"]
