@@ -582,9 +582,16 @@ def test_show_estimates_both_networks_on_the_scale_of_the_plans_planner(make_dat
 
 
 def test_show_translates_plans_of_nnunet(make_dataset, planned, capsys):
-    folder = make_dataset()
-    write(folder, planned(default=True), "nnUNetPlans")
-    assert "CFNet         PlainConvUNet" in show(capsys, "-p", "nnUNetPlans")
+    folder, plans = make_dataset(), planned(default=True)
+    write(folder, plans, "nnUNetPlans")
+    shown = show(capsys, "-p", "nnUNetPlans")
+    assert "CFNet         PlainConvUNet" in shown
+    assert "encoders          residual\n" in shown
+    for configuration in plans["configurations"].values():
+        if "architecture" in configuration:
+            configuration["architecture"]["arch_kwargs"]["residual_encoders"] = False
+    write(folder, plans, "nnUNetPlans")
+    assert "encoders          plain\n" in show(capsys, "-p", "nnUNetPlans")
 
 
 def test_show_names_configurations_that_are_not_for_cfnet(make_dataset, planned, capsys):
