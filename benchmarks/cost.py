@@ -199,10 +199,11 @@ def build(
             from dynamic_network_architectures.architectures.primus import PrimusM  # not in every release
 
             return PrimusM(channels, classes, (8, 8, 8), tuple(size), drop_path_rate=0.2)  # as nnU-Net's trainer
+        cfnet = partial(CFNet, residual_encoders=len(topology.patch_size) == 3)  # as plans are translated
         network_class = {
             "own": topology.network_class,
-            "cfnet": partial(CFNet, residual_encoders=True),
-            "stored": partial(CFNet, residual_encoders=True, recompute=False),
+            "cfnet": cfnet,
+            "stored": partial(cfnet, recompute=False),
             "naive": NaiveCFNet,
         }[network]
         built = network_class(channels, num_classes=classes, deep_supervision=deep_supervision, **topology.arguments)

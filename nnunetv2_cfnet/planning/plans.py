@@ -238,10 +238,11 @@ def cfnet_architecture(
 
     groups, reason = resolve_modality_groups(dataset_json, plans, given.get("modality_groups"))
     arguments = ARGUMENTS | {name: value for name, value in given.items() if name in ARGUMENTS and value is not None}
-    n_conv = arguments["n_conv_per_stage"]
+    n_conv, dim = arguments["n_conv_per_stage"], len(configuration.patch_size)
     # plans that already name CFNet may be of a model that was trained with plain encoders
     if n_conv is not None and class_name != CFNET and given.get("residual_encoders") is None:
-        arguments["residual_encoders"] = can_be_residual(n_conv, arguments["nonlin_first"])
+        # in 2D, where they were not tried in training, a step would take 1.17 times the U-Net's (docs/benchmarks.md)
+        arguments["residual_encoders"] = dim == 3 and can_be_residual(n_conv, arguments["nonlin_first"])
     arguments["modality_groups"] = groups  # as indices, where the plans have names
     patch_size = configuration.patch_size
     as_built = {

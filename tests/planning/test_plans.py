@@ -72,16 +72,23 @@ def test_note_says_which_groups_and_why(make_plans, dataset_json):
 )
 def test_convs_of_a_u_net_become_residual_blocks_where_they_can(make_plans, dataset_json, arguments, residual):
     plans = make_plans()
-    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= arguments
-    architecture = cfnet_plans(plans, dataset_json, "2d").plans["configurations"]["2d"]["architecture"]
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"] |= arguments
+    architecture = cfnet_plans(plans, dataset_json, "3d_fullres").plans["configurations"]["3d_fullres"]["architecture"]
     assert architecture["arch_kwargs"]["residual_encoders"] is residual
+
+
+def test_convs_stay_as_they_are_in_2d(make_plans, dataset_json):
+    architecture = cfnet_plans(make_plans(), dataset_json, "2d").plans["configurations"]["2d"]["architecture"]
+    assert architecture["arch_kwargs"]["residual_encoders"] is False
 
 
 def test_plans_that_name_cfnet_without_residual_encoders_keep_plain_ones(own_plans, dataset_json):
     """As they were written before there were any."""
     for configuration in own_plans["configurations"].values():
         del configuration["architecture"]["arch_kwargs"]["residual_encoders"]
-    architecture = cfnet_plans(own_plans, dataset_json, "2d").plans["configurations"]["2d"]["architecture"]
+    architecture = cfnet_plans(own_plans, dataset_json, "3d_fullres").plans["configurations"]["3d_fullres"][
+        "architecture"
+    ]
     assert architecture["arch_kwargs"]["residual_encoders"] is False
 
 

@@ -75,20 +75,20 @@ def test_a_folder_from_before_residual_encoders_goes_on_with_plain_ones(make_pla
     for configuration in recorded["configurations"].values():
         del configuration["architecture"]["arch_kwargs"]["residual_encoders"]
     trained.write_text(json.dumps(recorded))
-    kept = keep(make_plans(), dataset_json, trained)
-    assert kept.plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["residual_encoders"] is False
+    kept = keep(make_plans(), dataset_json, trained, "3d_fullres")
+    assert kept.plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["residual_encoders"] is False
     assert kept.notes[-1] == f"CFNet's arguments are kept as {trained} has them: residual_encoders=False."
 
 
 @pytest.mark.parametrize("said", [{"residual_encoders": False}, {"n_conv_per_stage": None, "n_blocks_per_stage": 1}])
 def test_a_folder_from_before_residual_encoders_is_what_plans_now_say_of_it(make_plans, dataset_json, trained, said):
     plans = make_plans()
-    plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= said
-    ours = cfnet_plans(plans, dataset_json, "2d")
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"] |= said
+    ours = cfnet_plans(plans, dataset_json, "3d_fullres")
     recorded = json.loads(json.dumps(ours.plans))
-    del recorded["configurations"]["2d"]["architecture"]["arch_kwargs"]["residual_encoders"]
+    del recorded["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["residual_encoders"]
     trained.write_text(json.dumps(recorded))
-    assert keep_trained_plans(ours, plans, dataset_json, "2d", trained) == ours
+    assert keep_trained_plans(ours, plans, dataset_json, "3d_fullres", trained) == ours
 
 
 def test_arguments_that_this_release_would_choose_otherwise_are_kept(make_plans, dataset_json, trained):
