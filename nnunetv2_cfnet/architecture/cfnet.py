@@ -11,8 +11,8 @@ coarse-to-fine fusion and feature communication", Biomedical Signal Processing a
 doi:10.1016/j.bspc.2024.106876.
 
 Departures from the paper, beside those that each part's docstring names:
-- The encoders are nnU-Net's, not ImageNet ResNet-50s, and start at full resolution. On 3D plans of plain
-  encoders, planning makes residual blocks of their convs (residual_encoders), which learned better (docs/ablation.md).
+- The encoders are nnU-Net's, not ImageNet ResNet-50s, and start at full resolution. On 3D plans of plain encoders,
+  planning makes residual blocks of their convs, which learned better on a phantom (docs/ablation.md).
 - Fusion by attention starts, as published, at the finest scale of stride 2; at full resolution, which the published
   network does not have, the two encoders' features are concatenated and no gate is used.
 - Norms, non-linearities, kernels and strides are the plan's. Two encoders of the plan's width would need 3 to 4.5
