@@ -244,13 +244,13 @@ def run_seed(
         return dict.fromkeys(trainers, batch)
 
     commit = environment(device)["commit"]
-    scales = {name: learned_scales(trainers[name].network) for name in trainers.keys() & {NETWORKS[0]}}
+    before = learned_scales(trainers[NETWORKS[0]].network) if NETWORKS[0] in trainers else {}
     curves = train(trainers, seed=seed, steps=steps, seen=seen)
     for name, trainer in trainers.items():
         run = {"network": name, "seed": seed, "commit": commit, "loss": curves[name], "dice": score(trainer)}
         if name == NETWORKS[0]:
             inputs = [probe.to(trainer.device) for probe in probes]
-            before, after = scales[name], learned_scales(trainer.network)
+            after = learned_scales(trainer.network)
             run["parts"] = {
                 part: {
                     **replaced_by_mean(trainer, weights, inputs, run["dice"]),
@@ -419,7 +419,6 @@ def data_dependent_weights(network: nn.Module) -> dict[str, list[nn.Module]]:
 
 def learned_scales(network: nn.Module) -> dict[str, dict[str, tuple[float, float]]]:
     """Mean and standard deviation of each of SCALES, over all of its parameters: part -> scale -> both."""
-
     parameters = list(network.named_parameters())
 
     def mean_and_deviation(ends: tuple[str, ...]) -> tuple[float, float]:

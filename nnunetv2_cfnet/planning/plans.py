@@ -238,13 +238,12 @@ def cfnet_architecture(
 
     groups, reason = resolve_modality_groups(dataset_json, plans, given.get("modality_groups"))
     arguments = ARGUMENTS | {name: value for name, value in given.items() if name in ARGUMENTS and value is not None}
-    n_conv, dim = arguments["n_conv_per_stage"], len(configuration.patch_size)
+    n_conv, patch_size = arguments["n_conv_per_stage"], configuration.patch_size
     # plans that already name CFNet may be of a model that was trained with plain encoders
     if n_conv is not None and class_name != CFNET and given.get("residual_encoders") is None:
         # not in 2D: there they were not trained, and a step would take an eighth longer (docs/benchmarks.md)
-        arguments["residual_encoders"] = dim == 3 and can_be_residual(n_conv, arguments["nonlin_first"])
+        arguments["residual_encoders"] = len(patch_size) == 3 and can_be_residual(n_conv, arguments["nonlin_first"])
     arguments["modality_groups"] = groups  # as indices, where the plans have names
-    patch_size = configuration.patch_size
     as_built = {
         **arguments,
         "conv_op": convert_dim_to_conv_op(len(patch_size)),

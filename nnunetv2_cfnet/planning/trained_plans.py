@@ -20,8 +20,7 @@ from nnunetv2_cfnet.planning.plans import ARGUMENTS, CFNET, MALFORMED, CFNetPlan
 OWN_ARGUMENTS = ARGUMENTS.keys() - set().union(
     *(inspect.signature(unet).parameters for unet in (PlainConvUNet, ResidualEncoderUNet))
 )
-
-
+# a change of the version is refused, so that it is never filled in
 CFNET_DEFAULTS = {name: ARGUMENTS[name] for name in OWN_ARGUMENTS - {"architecture_version"}}
 
 
