@@ -106,7 +106,7 @@ def figure(results: Mapping, file: Path) -> None:
             axes.plot(by_seed, [row] * len(by_seed), "|", color=GREY, markersize=9)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(others)), others[::-1])
-        axes.set_xlabel(f"mean Dice, {first} minus the network (right: {first} is better); ticks: each seed's")
+        axes.set_xlabel(f"mean Dice, {first} minus the network\n(right: {first} is better; ticks: each seed's)")
         drawing.savefig(file, format="svg", metadata={"Date": None})
 
 
