@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 # waits for the end of its input, then ends the process group $1, by force what is left of it after ten seconds
 END_GROUP = """
+trap '' USR2  # SLURM sends it to all of a job, to announce that time is nearly up
 read _
 kill -s TERM -- "-$1"
 for _ in 1 2 3 4 5 6 7 8 9 10; do
