@@ -85,8 +85,8 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         nonlin_first: conv, nonlin, norm in plain encoders and the decoder.
         architecture_version: version that a plans file was written for.
         modality_groups: two lists of input channels; None: see arguments.default_modality_groups.
-        residual_encoders: a residual block for each two convs of n_conv_per_stage, after nnU-Net's stem conv. Of no
-            effect on n_blocks_per_stage.
+        residual_encoders: a residual block for each two convs of n_conv_per_stage, without the stem conv that
+            n_blocks_per_stage has. Of no effect on n_blocks_per_stage.
         encoder_features_per_stage: widths of each encoder; None: see arguments.default_encoder_features.
         fusion: a name in fusion.FUSIONS: "cross_attention", or "concatenation" followed by a 1x1 conv.
         fusion_heads: attention heads for each stage (of no effect where features are concatenated); None: as
@@ -163,10 +163,9 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             recompute=self.recompute,
         )
         # where DNA looks for the encoder, its stem and the convs that see the input
-        stem = self.encoder.stem
-        self.key_to_encoder, self.key_to_stem = "encoder", f"encoder.first.{stem}"
+        self.key_to_encoder, self.key_to_stem = "encoder", f"encoder.first.{self.encoder.stem}"
         self.keys_to_in_proj = tuple(
-            f"encoder.{group}.{stem}.{conv}" for group in ("first", "second") for conv in ("conv", "all_modules.0")
+            f"encoder.{group}.{conv}" for group in ("first", "second") for conv in self.encoder.input_convs
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
@@ -214,7 +213,7 @@ def _encoder_kwargs(args: SimpleNamespace) -> dict:
     if args.n_conv_per_stage is None:
         depth = {"n_blocks_per_stage": args.n_blocks_per_stage}
     elif args.residual_encoders:
-        depth = {"n_blocks_per_stage": [n_conv // 2 for n_conv in args.n_conv_per_stage]}
+        depth = {"n_blocks_per_stage": [n_conv // 2 for n_conv in args.n_conv_per_stage], "disable_default_stem": True}
     else:
         depth = {"n_conv_per_stage": args.n_conv_per_stage, "nonlin_first": args.nonlin_first}
     return {"n_stages": args.n_stages, "features_per_stage": args.encoder_features_per_stage, **depth, **_blocks(args)}

@@ -27,7 +27,8 @@ class DualEncoder(nn.Module):
             less the input channels.
 
     Attributes:
-        stem: name, within an encoder, of the block that sees the input.
+        stem: name, within an encoder, of the first block that sees the input.
+        input_convs: names, within an encoder, of the convs that see it, each by all names that DNA has for it.
 
     Shape:
         (B, C, *S) -> two lists, finest stage first, of (B, C_s, *S_s).
@@ -40,15 +41,15 @@ class DualEncoder(nn.Module):
         encoder_kwargs: dict,
     ) -> None:
         super().__init__()
-        if "n_conv_per_stage" in encoder_kwargs:
-            encoder_class, self.stem = PlainConvEncoder, "stages.0.0.convs.0"
-        else:
-            encoder_class, self.stem = ResidualEncoder, "stem.convs.0"
+        encoder_class = PlainConvEncoder if "n_conv_per_stage" in encoder_kwargs else ResidualEncoder
         shared = sorted(set(range(input_channels)).difference(*modality_groups))
         self.modality_groups = [[*group, *shared] for group in modality_groups]
         self.first, self.second = (
             encoder_class(len(group), return_skips=True, **encoder_kwargs) for group in self.modality_groups
         )
+        seeing_input = _blocks_that_see_the_input(self.first)
+        self.stem = seeing_input[0]
+        self.input_convs = [f"{block}.{conv}" for block in seeing_input for conv in ("conv", "all_modules.0")]
 
     def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         first, second = (
@@ -59,3 +60,13 @@ class DualEncoder(nn.Module):
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """Values in the feature maps of both encoders for one sample, counted as nnU-Net does."""
         return sum(encoder.compute_conv_feature_map_size(input_size) for encoder in (self.first, self.second))
+
+
+def _blocks_that_see_the_input(encoder: PlainConvEncoder | ResidualEncoder) -> list[str]:
+    if isinstance(encoder, PlainConvEncoder):
+        return ["stages.0.0.convs.0"]
+    if encoder.stem is not None:
+        return ["stem.convs.0"]
+    skip = encoder.stages[0].blocks[0].skip  # a conv, after pooling if the stage has a stride; or nothing
+    convs = [f"skip.{len(skip) - 1}"] if isinstance(skip, nn.Sequential) and hasattr(skip[-1], "conv") else []
+    return [f"stages.0.blocks.0.{block}" for block in ("conv1", *convs)]

@@ -130,17 +130,17 @@ class CrossAttentionFusion(ConcatenationFusion):
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         blocks_1, blocks_2 = to_blocks(self.embed_1(first)), to_blocks(self.embed_2(second))
-        attended_1 = attend(blocks_1, _less_uniform(self.context_2(blocks_2)))
-        attended_2 = attend(blocks_2, _less_uniform(self.context_1(blocks_1)))
+        attended_1 = attend(blocks_1, _added(self.context_2(blocks_2), self.gain_1))
+        attended_2 = attend(blocks_2, _added(self.context_1(blocks_1), self.gain_2))
         return super().forward(
-            first + self.gain_1 * from_blocks(attended_1, first.shape),
-            second + self.gain_2 * from_blocks(attended_2, second.shape),
+            first + from_blocks(attended_1, first.shape), second + from_blocks(attended_2, second.shape)
         )
 
 
-def _less_uniform(context: torch.Tensor) -> torch.Tensor:
-    """G - 1/d."""
-    return context - 1 / context.shape[2]
+def _added(context: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    """(G - 1/d) g: the gain of a channel on a column of G, and not on every voxel of what comes of it."""
+    heads, width = context.shape[1:3]
+    return (context - 1 / width) * gain.view(heads, 1, width)
 
 
 class ChannelContext(nn.Module):
@@ -175,19 +175,23 @@ class ChannelContext(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         with without_autocast(tokens.device.type):
             tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-            key, value = self.key_value.weight.flatten(1).to(tokens.dtype).chunk(2)  # each (C, C), head after head
+            weight = self.key_value.weight.flatten(1).to(tokens.dtype)  # (2C, C): keys, values, each head after head
             channels, voxels = tokens.shape[1:]
             heads = (self.num_heads, channels // self.num_heads)
             if voxels < channels:  # K and V are smaller than the C x C matrices that avoid them
-                keys, values = _standardised(key @ tokens), _standardised(value @ tokens)  # each (B, C, N)
-                scores = keys.unflatten(1, heads) @ values.unflatten(1, heads).mT / voxels
+                keys, values = (_standardised(part).unflatten(1, heads) for part in (weight @ tokens).chunk(2, dim=1))
+                scores = keys @ values.mT / voxels  # (B, h, d, d)
             else:
                 mean = tokens.mean(dim=2, keepdim=True)
-                moment = tokens @ tokens.mT / voxels  # of pairs of channels: (B, C, C)
-                key_scale, value_scale = _scale(key, mean, moment), _scale(value, mean, moment)
-                covariance = value @ (moment - mean @ mean.mT)  # of values and channels: (B, C, C)
-                scores = key.unflatten(0, heads) @ covariance.unflatten(1, heads).mT  # (B, h, d, d)
-                scores = scores / (key_scale.unflatten(1, heads) @ value_scale.unflatten(1, heads).mT)
+                covariance = weight @ (tokens @ tokens.mT / voxels - mean @ mean.mT)  # with the channels: (B, 2C, C)
+                variance = (covariance * weight).sum(dim=2, keepdim=True)
+                square = variance + (weight @ mean).square()
+                key_scale, value_scale = (
+                    _deviation(*moments).unflatten(1, heads)
+                    for moments in zip(variance.chunk(2, dim=1), square.chunk(2, dim=1), strict=True)
+                )
+                of_values = covariance[:, channels:].unflatten(1, heads)
+                scores = weight[:channels].unflatten(0, heads) @ of_values.mT / (key_scale @ value_scale.mT)
             return torch.softmax(self.log_temperature.exp()[:, None, None] * scores, dim=2)
 
 
@@ -197,13 +201,8 @@ def _standardised(maps: torch.Tensor) -> torch.Tensor:
     return (maps - mean) / _deviation(variance, mean.square() + variance)
 
 
-def _scale(weight: torch.Tensor, mean: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
-    """What _standardised divides W U by, from U's means and moments: (C, C), (B, C, 1), (B, C, C) -> (B, C, 1)."""
-    square = ((weight @ moment) * weight).sum(dim=2, keepdim=True)
-    return _deviation(square - (weight @ mean).square(), square)
-
-
 def _deviation(variance: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
+    """What keys (values) are divided by, from their variances and mean squares: (B, C, 1), (B, C, 1) -> (B, C, 1)."""
     tiny = torch.finfo(variance.dtype).tiny ** 0.5
     return (variance.clamp(min=0) + VARIANCE_FLOOR * square.mean(dim=1, keepdim=True) + tiny).sqrt()
 

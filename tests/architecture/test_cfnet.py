@@ -7,6 +7,7 @@ import pytest
 import torch
 from dynamic_network_architectures.architectures.abstract_arch import test_submodules_loadable as check_submodules
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from dynamic_network_architectures.building_blocks.residual import BasicBlockD
 from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
@@ -86,13 +87,26 @@ def test_three_dimensional_networks_of_any_depth_give_every_scale(plan_arguments
 
 
 def test_two_convs_become_a_residual_block(plan_arguments):
-    arguments = plan_arguments() | {"n_conv_per_stage": [2, 2, 4, 2]}
-    paired = CFNet(4, num_classes=3, residual_encoders=True, **arguments)
-    arguments |= {"n_conv_per_stage": None, "n_blocks_per_stage": [1, 1, 2, 1]}
-    blocks = CFNet(4, num_classes=3, **arguments)
-    blocks.load_state_dict(paired.state_dict())
-    x = torch.randn(1, 4, 16, 16, 16)
-    assert torch.equal(paired(x), blocks(x))
+    network = CFNet(4, num_classes=3, residual_encoders=True, **plan_arguments() | {"n_conv_per_stage": [2, 2, 4, 2]})
+    for encoder in (network.encoder.first, network.encoder.second):
+        assert encoder.stem is None
+        assert [[type(block) for block in stage.blocks] for stage in encoder.stages] == [
+            [BasicBlockD] * n_blocks for n_blocks in (1, 1, 2, 1)
+        ]
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["convs", "blocks"])
+@pytest.mark.parametrize("residual_encoders", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_names_of_the_convs_that_see_the_input(plan_arguments, residual, residual_encoders, stride):
+    """By which DNA fits weights to another number of channels."""
+    arguments = plan_arguments(2, residual=residual)
+    arguments |= {"strides": [[stride] * 2, *arguments["strides"][1:]], "residual_encoders": residual_encoders}
+    network, other = (CFNet(channels, num_classes=3, **arguments) for channels in (4, 6))
+    shapes = {name: value.shape for name, value in other.state_dict().items()}
+    differing = {name for name, value in network.state_dict().items() if value.shape != shapes[name]}
+    assert differing == {f"{conv}.weight" for conv in network.keys_to_in_proj}
+    assert network.get_submodule(network.key_to_stem) in network.encoder.first.modules()
 
 
 def test_anisotropic_kernels_and_strides(plan_arguments):
