@@ -164,6 +164,7 @@ def run(
     out: Path,
 ) -> None:
     """Count all topologies and measure some; everything is written after each, so that a run can be cut short."""
+    environments = {name: environment(name) for name in {"cpu", device}}  # before what is written changes the tree
     file = out / "benchmarks.json"
     results = json.loads(file.read_text()) if file.is_file() else {}
     counts = {
@@ -176,13 +177,13 @@ def run(
         for name, topology in tqdm(topologies.items(), desc="count")
     }
     estimate = {network: calibrate(calibration, network) for network in tqdm(PAIR, desc="calibrate")}
-    results["counts"] = {"environment": environment("cpu"), "topologies": counts, "estimate": estimate}
+    results["counts"] = {"environment": environments["cpu"], "topologies": counts, "estimate": estimate}
     write(results, out)
     for name in measured:
         rows = counts[name]["networks"].items()
         networks = [network for network, row in rows if network != NOT_MEASURED and "unavailable" not in row]
         results.setdefault(device, {})[name] = {
-            "environment": environment(device),
+            "environment": environments[device],
             "networks": measure(topologies[name], networks, device=device, runs=runs, description=name),
         }
         write(results, out)

