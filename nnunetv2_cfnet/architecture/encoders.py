@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
+from dynamic_network_architectures.building_blocks.residual import BasicBlockD
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
+from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from torch import nn
 
 
@@ -14,7 +16,7 @@ class DualEncoder(nn.Module):
         x -> (x[group 1], x[group 2]) -> (encoder_1(x_1), encoder_2(x_2))
 
     Source: paper, "structurally identical" residual encoders for (T1, T2) and (T1ce, FLAIR). Each is nnU-Net's own,
-    DNA's ResidualEncoder or PlainConvEncoder, unchanged.
+    DNA's ResidualEncoder or PlainConvEncoder, unchanged; residual ones in place of plain ones have no stem conv.
     Departures: by default the groups are (T1, T1ce) and (T2, FLAIR), for reasons in planning/modality_groups.py; the
     published 1x1 conv from 2 to 3 channels, made for ImageNet stems, is dropped; the stems are independent, while the
     release runs both groups through encoder one's.
@@ -27,8 +29,8 @@ class DualEncoder(nn.Module):
             less the input channels.
 
     Attributes:
-        stem: name, within an encoder, of the first block that sees the input.
-        input_convs: names, within an encoder, of the convs that see it, each by all names that DNA has for it.
+        stem: name, within an encoder, of the block that sees the input.
+        input_convs: names of all convs of both that see it, each by all names that DNA has for it.
 
     Shape:
         (B, C, *S) -> two lists, finest stage first, of (B, C_s, *S_s).
@@ -47,9 +49,13 @@ class DualEncoder(nn.Module):
         self.first, self.second = (
             encoder_class(len(group), return_skips=True, **encoder_kwargs) for group in self.modality_groups
         )
-        seeing_input = _blocks_that_see_the_input(self.first)
-        self.stem = seeing_input[0]
-        self.input_convs = [f"{block}.{conv}" for block in seeing_input for conv in ("conv", "all_modules.0")]
+        self.stem = _stem(self.first)
+        self.input_convs = [
+            f"{name}.{conv}.{alias}"
+            for name, encoder in (("first", self.first), ("second", self.second))
+            for conv in _input_convs(encoder)
+            for alias in ("conv", "all_modules.0")
+        ]
 
     def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         first, second = (
@@ -62,11 +68,18 @@ class DualEncoder(nn.Module):
         return sum(encoder.compute_conv_feature_map_size(input_size) for encoder in (self.first, self.second))
 
 
-def _blocks_that_see_the_input(encoder: PlainConvEncoder | ResidualEncoder) -> list[str]:
+def _stem(encoder: PlainConvEncoder | ResidualEncoder) -> str:
     if isinstance(encoder, PlainConvEncoder):
-        return ["stages.0.0.convs.0"]
-    if encoder.stem is not None:
-        return ["stem.convs.0"]
-    skip = encoder.stages[0].blocks[0].skip  # a conv, after pooling if the stage has a stride; or nothing
-    convs = [f"skip.{len(skip) - 1}"] if isinstance(skip, nn.Sequential) and hasattr(skip[-1], "conv") else []
-    return [f"stages.0.blocks.0.{block}" for block in ("conv1", *convs)]
+        return "stages.0.0.convs.0"
+    return "stages.0.blocks.0" if encoder.stem is None else "stem.convs.0"
+
+
+def _input_convs(encoder: PlainConvEncoder | ResidualEncoder) -> list[str]:
+    """A block without a stem before it sees the input by its skip too, if that has a conv."""
+    stem = _stem(encoder)
+    block = encoder.get_submodule(stem)
+    if not isinstance(block, BasicBlockD):
+        return [stem]
+    skip = list(block.skip) if isinstance(block.skip, nn.Sequential) else []
+    convs = [f"skip.{i}" for i, part in enumerate(skip) if isinstance(part, ConvDropoutNormReLU)]
+    return [f"{stem}.{conv}" for conv in ("conv1", *convs)]

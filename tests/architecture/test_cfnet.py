@@ -7,7 +7,7 @@ import pytest
 import torch
 from dynamic_network_architectures.architectures.abstract_arch import test_submodules_loadable as check_submodules
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
-from dynamic_network_architectures.building_blocks.residual import BasicBlockD
+from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
@@ -87,26 +87,48 @@ def test_three_dimensional_networks_of_any_depth_give_every_scale(plan_arguments
 
 
 def test_two_convs_become_a_residual_block(plan_arguments):
-    network = CFNet(4, num_classes=3, residual_encoders=True, **plan_arguments() | {"n_conv_per_stage": [2, 2, 4, 2]})
-    for encoder in (network.encoder.first, network.encoder.second):
-        assert encoder.stem is None
-        assert [[type(block) for block in stage.blocks] for stage in encoder.stages] == [
-            [BasicBlockD] * n_blocks for n_blocks in (1, 1, 2, 1)
-        ]
+    """nnU-Net's residual encoder without its stem."""
+    arguments = plan_arguments() | {"n_conv_per_stage": [2, 2, 4, 2]}
+    encoder = CFNet(4, num_classes=3, residual_encoders=True, **arguments).encoder.second
+    of_convs = {"n_conv_per_stage", "n_conv_per_stage_decoder", "features_per_stage"}
+    theirs = ResidualEncoder(
+        2,
+        n_blocks_per_stage=[1, 1, 2, 1],
+        features_per_stage=encoder.output_channels,
+        return_skips=True,
+        disable_default_stem=True,
+        **{name: value for name, value in arguments.items() if name not in of_convs},
+    )
+    theirs.load_state_dict(encoder.state_dict())
+    x = torch.randn(1, 2, 16, 16, 16)
+    assert all(torch.equal(*maps) for maps in zip(encoder(x), theirs(x), strict=True))
 
 
-@pytest.mark.parametrize("residual", [False, True], ids=["convs", "blocks"])
-@pytest.mark.parametrize("residual_encoders", [False, True])
+@pytest.mark.parametrize(
+    "switches", [{}, {"residual_encoders": True}, None], ids=["convs", "blocks", "stem and blocks"]
+)
+@pytest.mark.parametrize("width", [2, 4])  # with 2 a block's skip has no conv where a group has two channels
 @pytest.mark.parametrize("stride", [1, 2])
-def test_names_of_the_convs_that_see_the_input(plan_arguments, residual, residual_encoders, stride):
-    """By which DNA fits weights to another number of channels."""
-    arguments = plan_arguments(2, residual=residual)
-    arguments |= {"strides": [[stride] * 2, *arguments["strides"][1:]], "residual_encoders": residual_encoders}
-    network, other = (CFNet(channels, num_classes=3, **arguments) for channels in (4, 6))
-    shapes = {name: value.shape for name, value in other.state_dict().items()}
-    differing = {name for name, value in network.state_dict().items() if value.shape != shapes[name]}
-    assert differing == {f"{conv}.weight" for conv in network.keys_to_in_proj}
-    assert network.get_submodule(network.key_to_stem) in network.encoder.first.modules()
+def test_names_of_the_convs_that_see_the_input(plan_arguments, switches, width, stride):
+    arguments = plan_arguments(2, residual=switches is None) | (switches or {})
+    arguments["strides"] = [[stride] * 2, *arguments["strides"][1:]]
+    arguments["encoder_features_per_stage"] = [width, 8, 16, 16]
+    network = CFNet(3, num_classes=3, modality_groups=[[0, 1], [2]], **arguments)
+    seen = []
+    for name, module in network.encoder.named_modules(remove_duplicate=False):
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, inputs, name=name: seen.append((f"encoder.{name}", *inputs)))
+    x = torch.randn(1, 3, 32, 32)
+    network(x)
+    pooled = nn.functional.avg_pool2d(x, stride)  # what a skip sees
+    images = [image[:, group] for image in (x, pooled) for group in ([0, 1], [2])]
+    first = {
+        name for name, maps in seen if any(maps.shape == image.shape and torch.equal(maps, image) for image in images)
+    }
+    assert first == set(network.keys_to_in_proj)
+    stem = network.get_submodule(network.key_to_stem)
+    names = [name for name in network.keys_to_in_proj if name.startswith("encoder.first.")]
+    assert all(any(network.get_submodule(name) is module for module in stem.modules()) for name in names)
 
 
 def test_anisotropic_kernels_and_strides(plan_arguments):
@@ -221,7 +243,7 @@ def test_cost_is_the_plans_own(plan_arguments, dim, features, size, residual):
         arguments["n_blocks_per_stage"] = [1, 3, 4, 6, 6, 6]  # ResEnc M
     own = build_on_meta(ResidualEncoderUNet if residual else PlainConvUNet, arguments)
     ours = build_on_meta(CFNet, arguments | {"residual_encoders": dim == 3})  # as planning/plans.py translates the plan
-    share = 1 if dim == 3 and not residual else 0.9
+    share = 0.93 if dim == 3 and not residual else 0.9
     assert count_saved_bytes(ours, 4, size, batch_size=2) <= share * count_saved_bytes(own, 4, size, batch_size=2)
     assert count_forward_flops(ours, 4, size) <= count_forward_flops(own, 4, size)
     assert count_parameters(ours) <= 1.2 * count_parameters(own)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from nnunetv2_cfnet.architecture.cost import count_saved_bytes
 from nnunetv2_cfnet.architecture.fusion import (
     FUSIONS,
     VARIANCE_FLOOR,
@@ -14,6 +15,7 @@ from nnunetv2_cfnet.architecture.fusion import (
     PlainConcatenation,
     block_edges,
 )
+from nnunetv2_cfnet.architecture.pointwise import PointwiseConv3d
 
 NONLIN = partial(nn.LeakyReLU, inplace=True)
 SIZES = [(6, 5), (3, 5, 4), (3, 2), (1, 3, 2)]  # more voxels than the 8 channels, then fewer
@@ -171,6 +173,27 @@ def test_concatenation_fusion_is_a_linear_map_of_both():
     expected = fusion.norm_nonlin(merged.transpose(1, 2).reshape(2, 12, 6, 5))
     torch.testing.assert_close(fusion(first, second), expected, rtol=0, atol=1e-10)
     assert torch.equal(PlainConcatenation()(first, second), torch.cat((first, second), dim=1))
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_what_is_stored_of_a_fusion(name):
+    """But for the contexts, which are small where blocks have many more voxels than channels."""
+
+    class OfBoth(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            norm = partial(nn.InstanceNorm3d, affine=True)
+            self.fuse = FUSIONS[name](
+                conv_op=PointwiseConv3d, input_channels=8, output_channels=12, num_heads=2, norm=norm, nonlin=NONLIN
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fuse(*x.chunk(2, dim=1))
+
+    network = OfBoth().to("meta")
+    stored = count_saved_bytes(network, 16, (32, 32, 32), batch_size=1) / (4 * 32**3)
+    expected = network.fuse.stored_per_voxel + network.fuse.stored_inputs_per_voxel
+    assert expected <= stored < 1.05 * expected
 
 
 def test_heads_that_do_not_divide_the_channels_are_named():

@@ -2,7 +2,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
+import pytest
 from children import ends
 
 PROGRAM = """
@@ -13,13 +15,16 @@ with subprocess.Popen(["sleep", "100"], start_new_session=True) as process, endi
 """
 
 
+@pytest.mark.host
 def test_the_signal_that_a_cluster_sends_to_all_of_a_job_leaves_the_watcher():
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as parent:
-        child = int(parent.stdout.readline())
-        watcher = eventually(lambda: output_of("pgrep", "-P", parent.pid, "-x", "sh"))
-        eventually(lambda: int(output_of("ps", "-o", "ignored=", "-p", watcher), 16) >> (signal.SIGUSR2 - 1) & 1)
-        subprocess.run(["kill", "-USR2", watcher], check=True)
-        parent.kill()
+        try:
+            child = int(parent.stdout.readline())
+            watcher = when_there(lambda: output_of("pgrep", "-P", parent.pid, "-x", "sh"))
+            when_there(lambda: int(output_of("ps", "-o", "ignored=", "-p", watcher), 16) >> (signal.SIGUSR2 - 1) & 1)
+            subprocess.run(["kill", "-USR2", watcher], check=True)
+        finally:
+            parent.kill()
     assert ends(child)
 
 
@@ -27,9 +32,10 @@ def output_of(*words: object) -> str:
     return subprocess.run([str(word) for word in words], capture_output=True, text=True).stdout.strip()
 
 
-def eventually(value):
+def when_there(find: Callable):
+    """What is found, as soon as there is something."""
     deadline = time.monotonic() + 10
-    while not (found := value()):
+    while not (found := find()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return found
