@@ -241,7 +241,7 @@ def cfnet_architecture(
     n_conv, patch_size = arguments["n_conv_per_stage"], configuration.patch_size
     # plans that already name CFNet may be of a model that was trained with plain encoders
     if n_conv is not None and class_name != CFNET and given.get("residual_encoders") is None:
-        # not in 2D: there they were not trained, and a step would take an eighth longer (docs/benchmarks.md)
+        # not in 2D: there they were not trained, and a step would take a twentieth longer (docs/benchmarks.md)
         arguments["residual_encoders"] = len(patch_size) == 3 and can_be_residual(n_conv, arguments["nonlin_first"])
     arguments["modality_groups"] = groups  # as indices, where the plans have names
     as_built = {
