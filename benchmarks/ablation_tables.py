@@ -25,7 +25,7 @@ def _tables_of_one(results: Mapping) -> str:
     first, *others = networks
     return "\n\n".join(
         (
-            f"### {results['setting']['dataset']}, {results['setting']['steps']} steps",
+            f"### {title(results['setting'])}",
             provenance(results),
             "Cost and result:",
             markdown_table(
@@ -72,6 +72,11 @@ def _tables_of_one(results: Mapping) -> str:
             ),
         )
     )
+
+
+def title(setting: Mapping) -> str:
+    """Of an experiment. Its note is added by hand where the networks have changed since, so that it is kept."""
+    return ", ".join((setting["dataset"], f"{setting['steps']} steps", *filter(None, [setting.get("note")])))
 
 
 def provenance(results: Mapping) -> str:

@@ -164,7 +164,7 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         )
         # Where DNA looks for the encoder, its stem and the convs that see the input: all of them, though DNA's own test
         # wants one shape. Groups of unlike sizes and blocks without a stem have several.
-        self.key_to_encoder, self.key_to_stem = "encoder", f"encoder.first.{self.encoder.stem}"
+        self.key_to_encoder, self.key_to_stem = "encoder", f"encoder.first.{self.encoder.first_block}"
         self.keys_to_in_proj = tuple(f"encoder.{conv}" for conv in self.encoder.input_convs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:

@@ -29,8 +29,8 @@ class DualEncoder(nn.Module):
             less the input channels.
 
     Attributes:
-        stem: name, within an encoder, of the block that sees the input.
-        input_convs: names of all convs of both that see it, each by all names that DNA has for it.
+        first_block: name, within an encoder, of the block that sees the input.
+        input_convs: names of all convs of both that see it. DNA's blocks have each twice, conv and all_modules.0.
 
     Shape:
         (B, C, *S) -> two lists, finest stage first, of (B, C_s, *S_s).
@@ -49,7 +49,7 @@ class DualEncoder(nn.Module):
         self.first, self.second = (
             encoder_class(len(group), return_skips=True, **encoder_kwargs) for group in self.modality_groups
         )
-        self.stem = _stem(self.first)
+        self.first_block = _first_block(self.first)
         self.input_convs = [
             f"{name}.{conv}.{alias}"
             for name, encoder in (("first", self.first), ("second", self.second))
@@ -68,7 +68,7 @@ class DualEncoder(nn.Module):
         return sum(encoder.compute_conv_feature_map_size(input_size) for encoder in (self.first, self.second))
 
 
-def _stem(encoder: PlainConvEncoder | ResidualEncoder) -> str:
+def _first_block(encoder: PlainConvEncoder | ResidualEncoder) -> str:
     if isinstance(encoder, PlainConvEncoder):
         return "stages.0.0.convs.0"
     return "stages.0.blocks.0" if encoder.stem is None else "stem.convs.0"
@@ -76,10 +76,10 @@ def _stem(encoder: PlainConvEncoder | ResidualEncoder) -> str:
 
 def _input_convs(encoder: PlainConvEncoder | ResidualEncoder) -> list[str]:
     """A block without a stem before it sees the input by its skip too, if that has a conv."""
-    stem = _stem(encoder)
-    block = encoder.get_submodule(stem)
+    first = _first_block(encoder)
+    block = encoder.get_submodule(first)
     if not isinstance(block, BasicBlockD):
-        return [stem]
+        return [first]
     skip = list(block.skip) if isinstance(block.skip, nn.Sequential) else []
     convs = [f"skip.{i}" for i, part in enumerate(skip) if isinstance(part, ConvDropoutNormReLU)]
-    return [f"{stem}.{conv}" for conv in ("conv1", *convs)]
+    return [f"{first}.{conv}" for conv in ("conv1", *convs)]

@@ -138,7 +138,7 @@ class CrossAttentionFusion(ConcatenationFusion):
 
 
 def _gained(context: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-    """(G - 1/d) g: a channel's gain on its column of G, in place of every voxel of what U makes of it."""
+    """(G - 1/d) g: each column of G with its channel's gain, which is less than a gain on each voxel of U G."""
     heads, width = context.shape[1:3]
     return (context - 1 / width) * gain.view(heads, 1, width)
 

@@ -78,6 +78,15 @@ def test_tables_have_means_differences_and_their_intervals(ablation, results):
     assert "| attention | 0.1 | 0.05 | 0.01 | -0.02 | gain 0.100 → 0.250 ± 0.050 |" in text
 
 
+def test_a_note_tells_experiments_of_one_setting_apart(ablation, results):
+    noted = {**results, "setting": {**results["setting"], "note": "with a stem"}}
+    text = ablation.tables({"experiments": [results, noted]})
+    assert [line for line in text.splitlines() if line.startswith("###")] == [
+        "### D, 9 steps",
+        "### D, 9 steps, with a stem",
+    ]
+
+
 def test_results_are_written_between_the_markers_of_the_page(ablation, results, tmp_path):
     page = tmp_path / "ablation.md"
     from pages import markers
