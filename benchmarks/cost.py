@@ -337,13 +337,28 @@ def measure(
         for network in tqdm(networks, desc=f"{description}, peak memory"):
             rows[network] |= {figure: peak_on_cpu(topology, network, size) for figure, size in sizes.items()}
     torch.backends.cudnn.benchmark = True  # as nnU-Net sets it
+    # The pair alone, as a training process has its network alone: what a larger one leaves to the allocator saves those
+    # after it the page faults of their maps, a third of a step's time on a CPU.
+    pair = {network: rows[network] for network in PAIR}
+    measure_times(topology, pair, device=device, runs=runs, description=description)
+    if others := [network for network in networks if network not in PAIR]:
+        beside = {"own": {}, **{network: rows[network] for network in others}}
+        rounds = min(runs, ROUNDS_OF_OTHERS)
+        measure_times(topology, beside, device=device, runs=rounds, description=f"{description}, others")
+        own = {f"own_{figure}": beside["own"][figure] for figure in ("step_s", "inference_s")}
+        for network in others:
+            rows[network] |= own
+    return rows
+
+
+def measure_times(topology: Topology, rows: dict[str, dict], *, device: str, runs: int, description: str) -> None:
+    """Add to each network's row the seconds of its training steps and of its predictions, taken in turns."""
     measure_steps(topology, rows, device=device, runs=runs, description=f"{description}, training step")
-    predictions = {network: Inference(topology, network, patch_size, device) for network in networks}
+    predictions = {network: Inference(topology, network, topology.patch_size, device) for network in rows}
     for predict in tqdm(predictions.values(), desc=f"{description}, warm-up"):
         _repeat(predict, WARM_UPS[device])
     for network, seconds in alternate(predictions, runs, f"{description}, inference").items():
         rows[network]["inference_s"] = seconds
-    return rows
 
 
 def measure_steps(topology: Topology, rows: dict[str, dict], *, device: str, runs: int, description: str) -> None:
@@ -369,11 +384,10 @@ def measure_steps(topology: Topology, rows: dict[str, dict], *, device: str, run
 
 
 def alternate(calls: Mapping[str, Callable[[], None]], runs: int, description: str) -> dict[str, list[float]]:
-    """Seconds of every run: each round calls PAIR, and in the first ones the others, in a new random order."""
+    """Seconds of every run: each round calls all, in a new random order."""
     seconds: dict[str, list[float]] = {network: [] for network in calls}
-    for i in tqdm(range(runs), desc=description):
-        networks = [network for network in calls if network in PAIR or i < ROUNDS_OF_OTHERS]
-        for network in random.sample(networks, k=len(networks)):
+    for _ in tqdm(range(runs), desc=description):
+        for network in random.sample(list(calls), k=len(calls)):
             _synchronise()
             begin = time.perf_counter()
             calls[network]()

@@ -138,7 +138,10 @@ def _measured(results: dict, device: str) -> str:
         size = setting["cpu_step_size" if device == "cpu" else "patch_size"]
         step = f"{setting['step_batch']} of {_shape(setting['input_channels'], size)}"
         for network, row in rows.items():
-            seconds = [_seconds_cell(row.get(figure), rows["own"].get(figure)) for figure in ("step_s", "inference_s")]
+            seconds = [
+                _seconds_cell(row.get(figure), row.get(f"own_{figure}", rows["own"].get(figure)))
+                for figure in ("step_s", "inference_s")
+            ]
             peaks = [_peak_cell(row.get(figure)) for figure in PEAKS]
             lines.append([name, step, LABELS[network], *seconds, *peaks])
     return _table(lines)
