@@ -76,7 +76,7 @@ def _tables_of_one(results: Mapping) -> str:
 
 def title(setting: Mapping) -> str:
     """Of an experiment. Its note is added by hand where the networks have changed since, so that it is kept."""
-    return ", ".join((setting["dataset"], f"{setting['steps']} steps", *filter(None, [setting.get("note")])))
+    return ", ".join(filter(None, (setting["dataset"], f"{setting['steps']} steps", setting.get("note"))))
 
 
 def provenance(results: Mapping) -> str:
