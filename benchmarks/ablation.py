@@ -58,6 +58,9 @@ SCALES = {
     "gates": {"openness": ("openness",)},
 }
 
+# heads of each stage, as published, and from the third fused scale on, where there are few voxels of many channels
+EVERY_SCALE = {"fusion_heads": [1, 1, 2, 4, 8, 8, 8]}
+COARSE_SCALES = {"fusion_heads": [0, 0, 0, 4, 8, 8, 8]}
 # name -> what is changed in the plan's CFNet
 CFNETS: dict[str, dict[str, Any]] = {
     "CFNet": {},
@@ -67,7 +70,10 @@ CFNETS: dict[str, dict[str, Any]] = {
     "without all three": {"fusion": "concatenation", "context": False, "communication": False},
     "plain encoders": {"residual_encoders": False},
     "published pairs": {"modality_groups": [[0, 2], [1, 3]]},  # in nnU-Net's order of BraTS
-    **{name: {"fusion": name} for name in VARIANTS},
+    "attention at every scale": EVERY_SCALE,
+    "attention at coarse scales": COARSE_SCALES,
+    "token attention at coarse scales": {"fusion": "token attention", **COARSE_SCALES},
+    **{name: {"fusion": name, **EVERY_SCALE} for name in VARIANTS},
 }
 # blocks of each encoder stage, convs of each decoder stage: nnU-Net's ResEncUNetPlanner; two convs each, as the plan's
 RESIDUAL_UNETS = {"ResEnc U-Net": ((1, 3, 4, 6, 6, 6, 6), (1,) * 7), "residual U-Net": ((1,) * 7, (2,) * 7)}
@@ -200,6 +206,8 @@ def network_plans(name: str, plans: Mapping, dataset_json: Mapping, size: Size) 
         architecture["network_class_name"] = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
     if name in CFNETS:
         arguments |= CFNETS[name]
+        if "fusion_heads" in arguments:
+            arguments["fusion_heads"] = arguments["fusion_heads"][:n_stages]
         plans = cfnet_plans(plans, dataset_json, CONFIGURATION).plans
     return plans
 

@@ -17,7 +17,6 @@ from nnunetv2_cfnet.architecture.fusion import ConcatenationFusion, CrossAttenti
 MAX_TOKENS_EDGE = 8  # keys and values are pooled to at most 8 x 8 x 8 tokens
 STATISTICS_EDGE = 8  # voxels of a block along each axis, over which a group's statistics are taken
 INITIAL_SCALE = 0.5
-COARSE_HEADS = 4  # of the third fused scale, as published, where a patch of 32^3 has 4^3 voxels
 
 
 class StrongAttention(CrossAttentionFusion):
@@ -133,26 +132,11 @@ def _steered(steer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(torch.tanh(steer(statistics)), x.shape[2:])
 
 
-def at_coarse_scales(fusion: type[Fusion]) -> Callable[..., Fusion]:
-    """A fusion from the third fused scale on, where there are few voxels of many channels; concatenation before.
-
-    Fusions are not told their scale, so the default numbers of heads have to stand for it: 4 divides the widths here.
-    """
-
-    def make(num_heads: int, **parts: Any) -> Fusion:
-        chosen = fusion if num_heads >= COARSE_HEADS else ConcatenationFusion
-        return chosen(num_heads=num_heads, **parts)
-
-    return make
-
-
 # What the argument fusion chooses from, beside the package's own.
-VARIANTS: dict[str, Callable[..., Fusion]] = {
+VARIANTS: dict[str, type[Fusion]] = {
     "attention of gain 1": StrongAttention,
     "token attention": TokenAttention,
     "channel steering": ChannelSteering,
     "voxel gates": VoxelGates,
     "product": Product,
-    "attention at coarse scales": at_coarse_scales(CrossAttentionFusion),
-    "token attention at coarse scales": at_coarse_scales(TokenAttention),
 }

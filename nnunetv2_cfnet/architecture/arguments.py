@@ -37,20 +37,20 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
     _check_choices(given)
     conv_op, n_stages = given["conv_op"], given["n_stages"]
 
-    def per_stage(name: str, default: Any = None, length: int = n_stages) -> list:
+    def per_stage(name: str, default: Any = None, length: int = n_stages, least: int = 1) -> list:
         value = default if given[name] is None else given[name]
         if value is None:
             raise ValueError(f"{name} is None: give a value for each of n_stages={n_stages} stages.")
         values = [value] * length if isinstance(value, int) else list(value)
         if len(values) != length:
             raise ValueError(f"{name}={values} has {len(values)} entries; n_stages={n_stages} asks for {length}.")
-        return _positive(name, values)
+        return _at_least(least, name, values)
 
     def per_axis(name: str, values: Sequence) -> list[list[int]]:
         expanded = [list(maybe_convert_scalar_to_list(conv_op, value)) for value in values]
         if not expanded or any(len(value) != dim for value in expanded):
             raise ValueError(f"{name}={expanded} does not have a value an axis of {conv_op.__name__}.")
-        return _positive(name, expanded)
+        return _at_least(1, name, expanded)
 
     dim = convert_conv_op_to_dim(conv_op)
     features = per_stage("features_per_stage")
@@ -66,9 +66,9 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
         )
     _check_odd(kernel_sizes, strides, lone_bottleneck=n_conv is not None and n_conv[-1] == 1 and not given["context"])
     widths = per_stage("encoder_features_per_stage", default_encoder_features(features, strides))
-    heads = per_stage("fusion_heads", default_fusion_heads(widths, strides))
-    for stage, attended in enumerate(attended_stages(strides)):
-        if attended and widths[stage] % heads[stage]:
+    heads = per_stage("fusion_heads", default_fusion_heads(widths, strides), least=0)
+    for stage, fused in enumerate(fused_stages(strides)):
+        if fused and heads[stage] and widths[stage] % heads[stage]:
             raise ValueError(
                 f"fusion_heads={heads}: {heads[stage]} does not divide the {widths[stage]} encoder features of stage "
                 f"{stage}."
@@ -101,8 +101,8 @@ def can_be_residual(n_conv_per_stage: int | Sequence[int], nonlin_first: bool) -
     return not nonlin_first and all(isinstance(n_conv, int) and n_conv % 2 == 0 for n_conv in counts)
 
 
-def attended_stages(strides: Sequence[Sequence[int]]) -> list[bool]:
-    """Whether a stage is fused as the argument fusion says: below full resolution, as published."""
+def fused_stages(strides: Sequence[Sequence[int]]) -> list[bool]:
+    """Whether a stage has a fusion with weights, and a gate: below full resolution, as published."""
     return [bool(stride > 1) for stride in np.cumprod(strides, axis=0).max(axis=1)]
 
 
@@ -126,10 +126,14 @@ def default_encoder_features(features_per_stage: Sequence[int], strides: Sequenc
 
 
 def default_fusion_heads(widths: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
-    """1, 2, 4, 8, 8, .. from the finest fused stage on, each lowered to a divisor of the encoder's width."""
-    levels = np.cumsum(attended_stages(strides)) - 1
+    """2, 4, 8, 8, .. from the second fused stage on, each lowered to a divisor of the encoder's width; 0 before.
+
+    The finest fused stage would take about half of attention's time, and it earns nothing there (docs/ablation.md).
+    """
+    levels = np.cumsum(fused_stages(strides)) - 1
     return [
-        math.gcd(min(2 ** max(0, int(level)), MAX_HEADS), width) for level, width in zip(levels, widths, strict=True)
+        math.gcd(min(2 ** int(level), MAX_HEADS), width) if level > 0 else 0
+        for level, width in zip(levels, widths, strict=True)
     ]
 
 
@@ -192,10 +196,10 @@ def _check_choices(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={given[name]!r} is neither true nor false.")
 
 
-def _positive(name: str, values: list) -> list:
+def _at_least(least: int, name: str, values: list) -> list:
     flat = [number for value in values for number in (value if isinstance(value, Sequence) else [value])]
-    if not all(isinstance(number, int) and number > 0 for number in flat):
-        raise ValueError(f"{name}={values} has entries that are not positive whole numbers.")
+    if not all(isinstance(number, int) and number >= least for number in flat):
+        raise ValueError(f"{name}={values} has entries that are not whole numbers of at least {least}.")
     return values
 
 

@@ -2,7 +2,7 @@
 
     x -> split by modality group -> encoder 1, encoder 2        (encoders.py)
       -> zeros for a group that is missing, if so asked         (missing_groups.py)
-      -> cross-attention fusion at every scale                  (fusion.py)
+      -> fusion at every scale, by cross-attention at coarse    (fusion.py)
       -> multi-scale context on the deepest scale               (context.py)
       -> coarse-to-fine decoder with communication gates, heads (decoder.py)
 
@@ -13,8 +13,9 @@ doi:10.1016/j.bspc.2024.106876.
 Departures from the paper, beside those that each part's docstring names:
 - The encoders are nnU-Net's, not ImageNet ResNet-50s, and start at full resolution. On 3D plans of plain encoders,
   planning makes residual blocks of their convs, which learned better on a phantom (docs/ablation.md).
-- Fusion by attention starts, as published, at the finest scale of stride 2; at full resolution, which the published
-  network does not have, the two encoders' features are concatenated and no gate is used.
+- Fusions and gates start, as published, at the finest scale of stride 2; at full resolution, which the published
+  network does not have, the two encoders' features are concatenated and no gate is used. Attention starts one scale
+  below: at the finest it costs most and earned nothing (docs/ablation.md).
 - Norms, non-linearities, kernels and strides are the plan's. Two encoders of the plan's width would need 3 to 4.5
   times its activation memory, so fine stages have half the width (arguments.default_encoder_features).
 """
@@ -33,7 +34,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from nnunetv2_cfnet.architecture.arguments import ARCHITECTURE_VERSION, attended_stages, complete_arguments
+from nnunetv2_cfnet.architecture.arguments import ARCHITECTURE_VERSION, complete_arguments, fused_stages
 from nnunetv2_cfnet.architecture.context import MultiScaleContext
 from nnunetv2_cfnet.architecture.decoder import CoarseToFineDecoder, CommunicationGate, OpenGate, Skip
 from nnunetv2_cfnet.architecture.encoders import DualEncoder
@@ -89,8 +90,9 @@ class CFNet(AbstractDynamicNetworkArchitectures):
             n_blocks_per_stage has. Of no effect on n_blocks_per_stage.
         encoder_features_per_stage: widths of each encoder; None: see arguments.default_encoder_features.
         fusion: a name in fusion.FUSIONS: "cross_attention", or "concatenation" followed by a 1x1 conv.
-        fusion_heads: attention heads for each stage (of no effect where features are concatenated); None: as
-            published, 1, 2, 4, 8 from the finest fused scale on, lowered to divide the encoder's width.
+        fusion_heads: attention heads for each stage, 0 for "concatenation" there (of no effect at full resolution);
+            None: as published, 2, 4, 8 from the second fused scale on, lowered to divide the encoder's width, and 0 at
+            the finest, published with 1.
         context: multi-scale context module on the deepest scale.
         context_dilations: of its branches, a value an axis; None: 1 to 4 on each axis.
         communication: gates on the skips of the fused scales.
@@ -228,10 +230,12 @@ def _norm_and_nonlin(args: SimpleNamespace) -> dict[str, Callable[..., nn.Module
 
 def _fusion(args: SimpleNamespace, stage: int) -> Fusion:
     width, channels = args.encoder_features_per_stage[stage], args.features_per_stage[stage]
-    if attended_stages(args.strides)[stage]:
-        fusion_class = FUSIONS[args.fusion]
-    else:
-        fusion_class = PlainConcatenation if 2 * width == channels else ConcatenationFusion
+    fusion_class: type[Fusion] = ConcatenationFusion
+    if fused_stages(args.strides)[stage]:
+        if args.fusion_heads[stage]:
+            fusion_class = FUSIONS[args.fusion]
+    elif 2 * width == channels:
+        fusion_class = PlainConcatenation
     return fusion_class(
         conv_op=POINTWISE[args.conv_op],
         input_channels=width,
@@ -254,6 +258,6 @@ def _context(args: SimpleNamespace) -> nn.Module:
 
 
 def _gate(args: SimpleNamespace, stage: int) -> nn.Module:
-    if not args.communication or not attended_stages(args.strides)[stage]:
+    if not args.communication or not fused_stages(args.strides)[stage]:
         return OpenGate()
     return CommunicationGate(POINTWISE[args.conv_op], args.features_per_stage[stage], **_norm_and_nonlin(args))

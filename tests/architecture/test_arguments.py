@@ -40,10 +40,10 @@ def test_default_widths_of_odd_plans_are_rounded_up():
     assert default_encoder_features([5, 1], [[1, 1, 1], [4, 4, 4]]) == [3, 1]
 
 
-def test_default_heads_double_from_the_finest_attended_stage_on_and_divide_the_widths():
+def test_default_heads_double_from_the_second_fused_stage_on_and_divide_the_widths():
     strides = [[1, 1], [1, 2], [2, 2], [2, 2], [2, 2], [2, 2]]
-    assert default_fusion_heads([16, 16, 32, 64, 64, 64], strides) == [1, 1, 2, 4, 8, 8]
-    assert default_fusion_heads([8, 7, 6, 6, 12, 10], strides) == [1, 1, 2, 2, 4, 2]
+    assert default_fusion_heads([16, 16, 32, 64, 64, 64], strides) == [0, 0, 2, 4, 8, 8]
+    assert default_fusion_heads([8, 7, 6, 6, 12, 10], strides) == [0, 0, 2, 2, 4, 2]
 
 
 def test_default_dilations_fit_the_map_of_the_bottleneck_where_the_patch_is_known():
@@ -70,7 +70,8 @@ def test_default_dilations_fit_the_map_of_the_bottleneck_where_the_patch_is_know
         ({"n_stages": 1}, "n_stages=1: a number of scales is needed, at least 2"),
         ({"modality_groups": [[0, 1], [2, 4]]}, "there are only the channels 0 to 3"),
         ({"fusion_heads": [1, 1, 3, 1]}, r"fusion_heads=\[1, 1, 3, 1\]: 3 does not divide the 16 encoder features"),
-        ({"fusion_heads": [1, 0, 1, 1]}, "fusion_heads=.* has entries that are not positive whole numbers"),
+        ({"fusion_heads": [1, -1, 1, 1]}, "fusion_heads=.* has entries that are not whole numbers of at least 0"),
+        ({"strides": [1, 0, 2, 2]}, "strides=.* has entries that are not whole numbers of at least 1"),
         ({"context": "false"}, "context='false' is neither true nor false"),
         ({"mask_missing_groups": 1}, "mask_missing_groups=1 is neither true nor false"),
         ({"n_stages": "4"}, "n_stages='4'"),

@@ -22,16 +22,6 @@ def fusion(request, monkeypatch) -> ConcatenationFusion:
     return VARIANTS[request.param](**PARTS)
 
 
-@pytest.mark.parametrize("name", ["attention at coarse scales", "token attention at coarse scales"])
-def test_variants_of_coarse_scales_concatenate_before(name, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    from fusion_variants import VARIANTS
-
-    classes = [type(VARIANTS[name](**{**PARTS, "num_heads": heads})) for heads in (1, 2, 4)]
-    assert classes[:2] == [ConcatenationFusion] * 2
-    assert classes[2] is not ConcatenationFusion
-
-
 def test_every_parameter_of_a_variant_acts(fusion):
     maps = [torch.randn(2, 4, 16, 8, 6) for _ in range(2)]
     fused = fusion(*maps)
