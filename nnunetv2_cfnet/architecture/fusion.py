@@ -57,7 +57,7 @@ class PlainConcatenation(Fusion):
 
 
 class ConcatenationFusion(Fusion):
-    """Fusion without attention: fused = phi(N(A [X_1, X_2])). The ablation of CrossAttentionFusion.
+    """Fusion without attention: fused = phi(N(A [X_1, X_2])). At the finest fused scale, and where heads are 0.
 
     Args and Shape: see Fusion.
     """

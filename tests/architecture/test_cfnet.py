@@ -58,12 +58,14 @@ def kinds(modules) -> list[type]:
 
 def test_switches_exchange_the_parts_they_name(plan_arguments):
     full = CFNet(4, num_classes=3, **plan_arguments())
-    assert kinds(full.fusion) == [PlainConcatenation, *[CrossAttentionFusion] * 3]
+    assert kinds(full.fusion) == [PlainConcatenation, ConcatenationFusion, *[CrossAttentionFusion] * 2]
     assert kinds(full.decoder.gates) == [CommunicationGate, CommunicationGate, OpenGate]
     bare = CFNet(4, num_classes=3, fusion="concatenation", context=False, communication=False, **plan_arguments())
     assert kinds(bare.fusion) == [PlainConcatenation, *[ConcatenationFusion] * 3]
     assert kinds(bare.decoder.gates) == [OpenGate] * 3
     assert isinstance(bare.context, nn.Identity)
+    as_published = CFNet(4, num_classes=3, fusion_heads=[1, 1, 2, 4], **plan_arguments())
+    assert kinds(as_published.fusion) == [PlainConcatenation, *[CrossAttentionFusion] * 3]
 
 
 @pytest.mark.parametrize("n_stages", range(3, 9))

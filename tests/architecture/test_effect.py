@@ -111,7 +111,7 @@ def network(request) -> CFNet:
 
 def test_attention_is_not_uniform_and_differs_between_inputs(network, mri):
     contexts = weights_of(network, mri[0], "attention")
-    assert len(contexts) == 6  # both groups, three scales
+    assert len(contexts) == 4  # both groups, two scales
     for context in contexts.values():
         entropy = -(context * context.log()).sum(dim=2).mean()
         assert entropy < 0.97 * math.log(context.shape[2])
