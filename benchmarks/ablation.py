@@ -1,10 +1,11 @@
 """What each part of CFNet earns: `python benchmarks/ablation.py [-d ID] [--size small|plan] [-device cpu|cuda]`.
 
-Trains the plan's U-Net, residual ones, CFNet, CFNet without each of its parts, and CFNet with other forms of attention
-(fusion_variants.py), with nnU-Net's own trainer: its data loader, augmentation, loss, optimizer and schedule. The cases
-that the fold leaves out are predicted by its own sliding window and scored in the preprocessed space. All networks of a
-seed see the same batches at the same time. Initial weights are drawn a module at a time, by the seed and the module's
-name, so that networks that share a module start with the same weights there, and differ in what they vary alone.
+Trains the plan's U-Net, residual ones, CFNet, CFNet without each of its parts, and CFNet with attention at other scales
+or of other forms (fusion_variants.py), with nnU-Net's own trainer: its data loader, augmentation, loss, optimizer and
+schedule. The cases that the fold leaves out are predicted by its own sliding window and scored in the preprocessed
+space. All networks of a seed see the same batches at the same time. Initial weights are drawn a module at a time, by
+the seed and the module's name, so that networks that share a module start with the same weights there, and differ in
+what they vary alone.
 
 Seed k trains and predicts fold k of nnU-Net's split, from the first again after the last. Each network of a seed is a
 file in OUT/runs: the same command goes on where an interrupted one was, and adds seeds. Writes ablation.json,
@@ -58,9 +59,9 @@ SCALES = {
     "gates": {"openness": ("openness",)},
 }
 
-# heads of each stage, as published, and from the third fused scale on, where there are few voxels of many channels
-EVERY_SCALE = {"fusion_heads": [1, 1, 2, 4, 8, 8, 8]}
-COARSE_SCALES = {"fusion_heads": [0, 0, 0, 4, 8, 8, 8]}
+# heads of up to seven stages
+EVERY_SCALE = {"fusion_heads": [1, 1, 2, 4, 8, 8, 8]}  # from stride 2 on, as published
+COARSE_SCALES = {"fusion_heads": [0, 0, 0, 4, 8, 8, 8]}  # from stride 8 on, where voxels are few and channels many
 # name -> what is changed in the plan's CFNet
 CFNETS: dict[str, dict[str, Any]] = {
     "CFNet": {},

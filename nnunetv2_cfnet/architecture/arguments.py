@@ -67,8 +67,8 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
     _check_odd(kernel_sizes, strides, lone_bottleneck=n_conv is not None and n_conv[-1] == 1 and not given["context"])
     widths = per_stage("encoder_features_per_stage", default_encoder_features(features, strides))
     heads = per_stage("fusion_heads", default_fusion_heads(widths, strides), least=0)
-    for stage, fused in enumerate(fused_stages(strides)):
-        if fused and heads[stage] and widths[stage] % heads[stage]:
+    for stage, below in enumerate(below_full_resolution(strides)):
+        if below and heads[stage] and widths[stage] % heads[stage]:
             raise ValueError(
                 f"fusion_heads={heads}: {heads[stage]} does not divide the {widths[stage]} encoder features of stage "
                 f"{stage}."
@@ -101,8 +101,8 @@ def can_be_residual(n_conv_per_stage: int | Sequence[int], nonlin_first: bool) -
     return not nonlin_first and all(isinstance(n_conv, int) and n_conv % 2 == 0 for n_conv in counts)
 
 
-def fused_stages(strides: Sequence[Sequence[int]]) -> list[bool]:
-    """Whether a stage has a fusion with weights, and a gate: below full resolution, as published."""
+def below_full_resolution(strides: Sequence[Sequence[int]]) -> list[bool]:
+    """Whether the arguments fusion, fusion_heads and communication count for a stage, as published."""
     return [bool(stride > 1) for stride in np.cumprod(strides, axis=0).max(axis=1)]
 
 
@@ -126,11 +126,12 @@ def default_encoder_features(features_per_stage: Sequence[int], strides: Sequenc
 
 
 def default_fusion_heads(widths: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
-    """2, 4, 8, 8, .. from the second fused stage on, each lowered to a divisor of the encoder's width; 0 before.
+    """2, 4, 8, 8, .. from the second stage below full resolution on, each lowered to a divisor of its width; 0 before.
 
-    The finest fused stage would take about half of attention's time, and it earns nothing there (docs/ablation.md).
+    Attention at the first of them took about half of the time of all, and earned nothing on a phantom
+    (docs/ablation.md). A network of two stages has none.
     """
-    levels = np.cumsum(fused_stages(strides)) - 1
+    levels = np.cumsum(below_full_resolution(strides)) - 1
     return [
         math.gcd(min(2 ** int(level), MAX_HEADS), width) if level > 0 else 0
         for level, width in zip(levels, widths, strict=True)
@@ -198,7 +199,7 @@ def _check_choices(given: Mapping[str, Any]) -> None:
 
 def _at_least(least: int, name: str, values: list) -> list:
     flat = [number for value in values for number in (value if isinstance(value, Sequence) else [value])]
-    if not all(isinstance(number, int) and number >= least for number in flat):
+    if not all(type(number) is int and number >= least for number in flat):  # True is no number
         raise ValueError(f"{name}={values} has entries that are not whole numbers of at least {least}.")
     return values
 

@@ -2,7 +2,7 @@
 
     x -> split by modality group -> encoder 1, encoder 2        (encoders.py)
       -> zeros for a group that is missing, if so asked         (missing_groups.py)
-      -> fusion at every scale, by cross-attention at coarse    (fusion.py)
+      -> fusion at every scale, cross attention from the third  (fusion.py)
       -> multi-scale context on the deepest scale               (context.py)
       -> coarse-to-fine decoder with communication gates, heads (decoder.py)
 
@@ -13,9 +13,9 @@ doi:10.1016/j.bspc.2024.106876.
 Departures from the paper, beside those that each part's docstring names:
 - The encoders are nnU-Net's, not ImageNet ResNet-50s, and start at full resolution. On 3D plans of plain encoders,
   planning makes residual blocks of their convs, which learned better on a phantom (docs/ablation.md).
-- Fusions and gates start, as published, at the finest scale of stride 2; at full resolution, which the published
-  network does not have, the two encoders' features are concatenated and no gate is used. Attention starts one scale
-  below: at the finest it costs most and earned nothing (docs/ablation.md).
+- Gates start, as published, at the finest scale of stride 2; at full resolution, which the published network does not
+  have, there is none, and the two encoders' features are concatenated. Attention starts a scale later, at stride 4: at
+  stride 2 it costs most, and earned nothing on a phantom (docs/ablation.md).
 - Norms, non-linearities, kernels and strides are the plan's. Two encoders of the plan's width would need 3 to 4.5
   times its activation memory, so fine stages have half the width (arguments.default_encoder_features).
 """
@@ -34,7 +34,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from nnunetv2_cfnet.architecture.arguments import ARCHITECTURE_VERSION, complete_arguments, fused_stages
+from nnunetv2_cfnet.architecture.arguments import ARCHITECTURE_VERSION, below_full_resolution, complete_arguments
 from nnunetv2_cfnet.architecture.context import MultiScaleContext
 from nnunetv2_cfnet.architecture.decoder import CoarseToFineDecoder, CommunicationGate, OpenGate, Skip
 from nnunetv2_cfnet.architecture.encoders import DualEncoder
@@ -89,10 +89,11 @@ class CFNet(AbstractDynamicNetworkArchitectures):
         residual_encoders: a residual block for each two convs of n_conv_per_stage, without the stem conv that
             n_blocks_per_stage has. Of no effect on n_blocks_per_stage.
         encoder_features_per_stage: widths of each encoder; None: see arguments.default_encoder_features.
-        fusion: a name in fusion.FUSIONS: "cross_attention", or "concatenation" followed by a 1x1 conv.
+        fusion: a name in fusion.FUSIONS, used where fusion_heads is not 0: "cross_attention", or "concatenation"
+            followed by a 1x1 conv.
         fusion_heads: attention heads for each stage, 0 for "concatenation" there (of no effect at full resolution);
-            None: as published, 2, 4, 8 from the second fused scale on, lowered to divide the encoder's width, and 0 at
-            the finest, published with 1.
+            None: 2, 4, 8, 8, .. as published from the second stage below full resolution on, lowered to divide the
+            encoder's width; 0 before, where the published network has 1.
         context: multi-scale context module on the deepest scale.
         context_dilations: of its branches, a value an axis; None: 1 to 4 on each axis.
         communication: gates on the skips of the fused scales.
@@ -231,7 +232,7 @@ def _norm_and_nonlin(args: SimpleNamespace) -> dict[str, Callable[..., nn.Module
 def _fusion(args: SimpleNamespace, stage: int) -> Fusion:
     width, channels = args.encoder_features_per_stage[stage], args.features_per_stage[stage]
     fusion_class: type[Fusion] = ConcatenationFusion
-    if fused_stages(args.strides)[stage]:
+    if below_full_resolution(args.strides)[stage]:
         if args.fusion_heads[stage]:
             fusion_class = FUSIONS[args.fusion]
     elif 2 * width == channels:
@@ -258,6 +259,6 @@ def _context(args: SimpleNamespace) -> nn.Module:
 
 
 def _gate(args: SimpleNamespace, stage: int) -> nn.Module:
-    if not args.communication or not fused_stages(args.strides)[stage]:
+    if not args.communication or not below_full_resolution(args.strides)[stage]:
         return OpenGate()
     return CommunicationGate(POINTWISE[args.conv_op], args.features_per_stage[stage], **_norm_and_nonlin(args))

@@ -26,7 +26,7 @@ class Fusion(nn.Module):
         conv_op: makes a 1x1 conv, as in conv_op(input_channels, output_channels, 1).
         input_channels: C, channels of each of the two inputs.
         output_channels: channels of the fused map.
-        num_heads: heads of attention, a divisor of C.
+        num_heads: heads of attention, a divisor of C; 0 for ConcatenationFusion where there is none.
         norm: makes a norm for a number of channels.
         nonlin: makes a non-linearity.
 
@@ -57,7 +57,9 @@ class PlainConcatenation(Fusion):
 
 
 class ConcatenationFusion(Fusion):
-    """Fusion without attention: fused = phi(N(A [X_1, X_2])). At the finest fused scale, and where heads are 0.
+    """Fusion without attention: fused = phi(N(A [X_1, X_2])).
+
+    Used for fusion = "concatenation", where fusion_heads is 0, and at full resolution where 2C is not the fused width.
 
     Args and Shape: see Fusion.
     """

@@ -40,10 +40,13 @@ def test_default_widths_of_odd_plans_are_rounded_up():
     assert default_encoder_features([5, 1], [[1, 1, 1], [4, 4, 4]]) == [3, 1]
 
 
-def test_default_heads_double_from_the_second_fused_stage_on_and_divide_the_widths():
+def test_default_heads_double_from_the_second_stage_below_full_resolution_on_and_divide_the_widths():
     strides = [[1, 1], [1, 2], [2, 2], [2, 2], [2, 2], [2, 2]]
     assert default_fusion_heads([16, 16, 32, 64, 64, 64], strides) == [0, 0, 2, 4, 8, 8]
     assert default_fusion_heads([8, 7, 6, 6, 12, 10], strides) == [0, 0, 2, 2, 4, 2]
+    assert default_fusion_heads([16, 16, 32], [[2, 2], [2, 2], [2, 2]]) == [0, 2, 4]
+    assert default_fusion_heads([16, 16, 32, 32], [[1, 1], [1, 1], [1, 2], [2, 2]]) == [0, 0, 0, 2]
+    assert default_fusion_heads([16, 16], [[1, 1], [2, 2]]) == [0, 0]
 
 
 def test_default_dilations_fit_the_map_of_the_bottleneck_where_the_patch_is_known():
@@ -72,6 +75,8 @@ def test_default_dilations_fit_the_map_of_the_bottleneck_where_the_patch_is_know
         ({"fusion_heads": [1, 1, 3, 1]}, r"fusion_heads=\[1, 1, 3, 1\]: 3 does not divide the 16 encoder features"),
         ({"fusion_heads": [1, -1, 1, 1]}, "fusion_heads=.* has entries that are not whole numbers of at least 0"),
         ({"strides": [1, 0, 2, 2]}, "strides=.* has entries that are not whole numbers of at least 1"),
+        ({"fusion_heads": False}, "fusion_heads=.* has entries that are not whole numbers of at least 0"),
+        ({"fusion_heads": [1, True, 1, 1]}, "fusion_heads=.* has entries that are not whole numbers of at least 0"),
         ({"context": "false"}, "context='false' is neither true nor false"),
         ({"mask_missing_groups": 1}, "mask_missing_groups=1 is neither true nor false"),
         ({"n_stages": "4"}, "n_stages='4'"),

@@ -64,8 +64,24 @@ def test_switches_exchange_the_parts_they_name(plan_arguments):
     assert kinds(bare.fusion) == [PlainConcatenation, *[ConcatenationFusion] * 3]
     assert kinds(bare.decoder.gates) == [OpenGate] * 3
     assert isinstance(bare.context, nn.Identity)
-    as_published = CFNet(4, num_classes=3, fusion_heads=[1, 1, 2, 4], **plan_arguments())
-    assert kinds(as_published.fusion) == [PlainConcatenation, *[CrossAttentionFusion] * 3]
+
+
+@pytest.mark.parametrize(
+    ("heads", "attends"),
+    [
+        (None, [False, True, True]),
+        (1, [True, True, True]),
+        ([1, 1, 2, 4], [True, True, True]),
+        (0, [False, False, False]),
+        ([0, 1, 0, 4], [True, False, True]),
+    ],
+)
+def test_stages_with_heads_attend(plan_arguments, heads, attends):
+    network = CFNet(4, num_classes=3, fusion_heads=heads, **plan_arguments())
+    kind = {True: CrossAttentionFusion, False: ConcatenationFusion}
+    assert kinds(network.fusion) == [PlainConcatenation, *(kind[attended] for attended in attends)]
+    assert kinds(network.decoder.gates) == [CommunicationGate, CommunicationGate, OpenGate]
+    assert network(torch.randn(1, 4, 16, 16, 16)).shape == (1, 3, 16, 16, 16)
 
 
 @pytest.mark.parametrize("n_stages", range(3, 9))
@@ -209,7 +225,7 @@ def test_fp16_is_finite_for_an_input_scaled_by_100(plan_arguments, residual):
 @pytest.mark.slow
 @pytest.mark.parametrize("switches", [{"recompute": False}, {"residual_encoders": True}], ids=str)
 def test_traces_as_one_graph(plan_arguments, switches):
-    network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(2, 3), **switches)
+    network = CFNet(4, num_classes=3, deep_supervision=True, fusion_heads=1, **plan_arguments(2, 3), **switches)
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     x = torch.randn(1, 4, 16, 16)
     expected, outputs = network(x), compiled(x)
@@ -278,7 +294,7 @@ def test_feature_map_size_tracks_what_is_stored(plan_arguments, switches, dim, n
 def test_estimate_tracks_what_every_fusion_stores(plan_arguments, dim, size, residual):
     names = ("fusion", "communication", "recompute", "mask_missing_groups")
     for values in product(FUSIONS, *[(True, False)] * 3):
-        switches = dict(zip(names, values, strict=True))
+        switches = dict(zip(names, values, strict=True)) | {"fusion_heads": [1, 1, 2, 4, 8]}
         assert 1 / 1.15 < stored_over_estimated(plan_arguments(dim, 5, residual) | switches, size) < 1.15, switches
 
 
@@ -296,6 +312,6 @@ def test_compiled_backward_repeats_no_conv_of_a_block(plan_arguments):
         bw_compiler=read_backward,
         partition_fn=min_cut_rematerialization_partition,  # as inductor, nnU-Net's default, does
     )
-    network = CFNet(4, num_classes=3, deep_supervision=True, **plan_arguments(2, 3))
+    network = CFNet(4, num_classes=3, deep_supervision=True, fusion_heads=1, **plan_arguments(2, 3))
     sum_of_outputs(torch.compile(network, fullgraph=True, backend=backend)(torch.randn(1, 4, 16, 16))).backward()
     assert set(repeated) == {(2, 2)}  # upsampling; the blocks' kernels are (3, 3), and 1x1 convs matrix products

@@ -45,5 +45,5 @@ def train_two_steps(rank: int, rendezvous: str, arguments: dict, compiled: bool)
     ],
 )
 def test_two_processes_train_the_wrapped_network(plan_arguments, tmp_path, switches, compiled):
-    arguments = {**plan_arguments(2, 3), **switches}
+    arguments = {**plan_arguments(2, 3), "fusion_heads": 1, **switches}
     multiprocessing.spawn(train_two_steps, args=(str(tmp_path / "rendezvous"), arguments, compiled), nprocs=2)

@@ -13,7 +13,8 @@ ENCODERS = ("first", "second")
 
 
 def make_network(arguments: dict, input_channels: int = 4, **more) -> CFNet:
-    own = {"modality_groups": GROUPS, "mask_missing_groups": True, "deep_supervision": True}
+    # attention in skips too, of networks of three stages
+    own = {"modality_groups": GROUPS, "mask_missing_groups": True, "deep_supervision": True, "fusion_heads": 1}
     network = CFNet(input_channels, num_classes=3, **{**arguments, **own, **more})
     network.apply(network.initialize)
     return network

@@ -133,6 +133,29 @@ def test_networks_that_share_a_module_start_with_the_same_weights_there(ablation
     assert not torch.equal(other_seed["decoder.transpconvs.0.weight"], full["decoder.transpconvs.0.weight"])
 
 
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [
+        ("CFNet", [0, 0, 2, 4]),
+        ("without attention", [0, 0, 2, 4]),
+        ("attention at every scale", [1, 1, 2, 4]),
+        ("attention at coarse scales", [0, 0, 0, 4]),
+        ("token attention at coarse scales", [0, 0, 0, 4]),
+        ("product", [1, 1, 2, 4]),
+    ],
+)
+def test_networks_have_attention_at_the_scales_of_their_names(
+    ablation, make_plans, dataset_json, monkeypatch, name, heads
+):
+    for variant, fusion in ablation.VARIANTS.items():
+        monkeypatch.setitem(ablation.FUSIONS, variant, fusion)
+    plans = ablation.network_plans(name, make_plans(), dataset_json, ablation.Size(steps=1))
+    arguments = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    assert arguments["fusion_heads"] == heads
+    fusions = {"without attention": "concatenation", "token attention at coarse scales": "token attention"}
+    assert arguments["fusion"] == {**fusions, "product": "product"}.get(name, "cross_attention")
+
+
 def test_regions_that_a_reference_lacks_are_named_by_case(ablation, monkeypatch):
     class Dataset:
         identifiers = ("without", "complete")
