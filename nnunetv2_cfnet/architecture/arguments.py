@@ -102,7 +102,7 @@ def can_be_residual(n_conv_per_stage: int | Sequence[int], nonlin_first: bool) -
 
 
 def below_full_resolution(strides: Sequence[Sequence[int]]) -> list[bool]:
-    """Whether the arguments fusion, fusion_heads and communication count for a stage, as published."""
+    """Whether a stage is, where there are fusions and gates as published: what fusion_heads and others switch."""
     return [bool(stride > 1) for stride in np.cumprod(strides, axis=0).max(axis=1)]
 
 
