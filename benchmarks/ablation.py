@@ -62,6 +62,7 @@ SCALES = {
 # heads of up to seven stages
 EVERY_SCALE = {"fusion_heads": [1, 1, 2, 4, 8, 8, 8]}  # from stride 2 on, as published
 COARSE_SCALES = {"fusion_heads": [0, 0, 0, 4, 8, 8, 8]}  # from stride 8 on, where voxels are few and channels many
+PUBLISHED_PAIRS = {"modality_groups": [[0, 2], [1, 3]]}  # in nnU-Net's order of BraTS
 # name -> what is changed in the plan's CFNet
 CFNETS: dict[str, dict[str, Any]] = {
     "CFNet": {},
@@ -70,7 +71,9 @@ CFNETS: dict[str, dict[str, Any]] = {
     "without gates": {"communication": False},
     "without all three": {"fusion": "concatenation", "context": False, "communication": False},
     "plain encoders": {"residual_encoders": False},
-    "published pairs": {"modality_groups": [[0, 2], [1, 3]]},  # in nnU-Net's order of BraTS
+    "published pairs": PUBLISHED_PAIRS,
+    "published pairs, attention at every scale": {**PUBLISHED_PAIRS, **EVERY_SCALE},
+    "published pairs, without attention": {**PUBLISHED_PAIRS, "fusion": "concatenation"},
     "attention at every scale": EVERY_SCALE,
     "attention at coarse scales": COARSE_SCALES,
     "token attention at coarse scales": {"fusion": "token attention", **COARSE_SCALES},
