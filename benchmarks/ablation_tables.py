@@ -95,7 +95,7 @@ def provenance(results: Mapping) -> str:
 
 
 def figure(results: Mapping, file: Path) -> None:
-    """The differences of the second table, with each seed's, as an SVG."""
+    """The differences of the second table in PRESENT, with each seed's, as an SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -104,14 +104,17 @@ def figure(results: Mapping, file: Path) -> None:
         drawing = Figure(figsize=(7, 0.6 + 0.38 * len(others)), layout="constrained")
         axes = drawing.subplots()
         for row, other in enumerate(others[::-1]):
-            by_seed = _by_seed(_differences(results, first, other))
+            by_seed = _by_seed(_differences(results, first, other, PRESENT))
             if interval := student_interval(by_seed):
                 axes.plot(interval, [row, row], color=BLUE, linewidth=2)
             axes.plot(by_seed.mean(), row, "o", color=BLUE)
             axes.plot(by_seed, [row] * len(by_seed), "|", color=GREY, markersize=9)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(others)), others[::-1])
-        axes.set_xlabel(f"mean Dice, {first} minus the network\n(right: {first} is better; ticks: each seed's)")
+        axes.set_xlabel(
+            f"mean Dice of the regions that are there, {first} minus the network\n"
+            f"(right: {first} is better; ticks: each seed's)"
+        )
         drawing.savefig(file, format="svg", metadata={"Date": None})
 
 

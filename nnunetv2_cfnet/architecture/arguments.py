@@ -21,6 +21,7 @@ FINE_WIDTH = 1 / 2
 COARSE_WIDTH = 3 / 4
 # A stage is coarse where its activations (voxels x features) are at most this share of the finest stage's.
 COARSE_STAGE_SHARE = 1 / 32
+PER_AXIS = ("kernel_sizes", "strides")  # may have a value an axis for each stage
 SWITCHES = ("residual_encoders", "context", "communication", "recompute", "mask_missing_groups")
 
 
@@ -41,16 +42,18 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
         value = default if given[name] is None else given[name]
         if value is None:
             raise ValueError(f"{name} is None: give a value for each of n_stages={n_stages} stages.")
+        if not isinstance(value, (int, Sequence)) or isinstance(value, str):
+            raise ValueError(f"{name}={value!r} is neither a whole number nor a list.")
         values = [value] * length if isinstance(value, int) else list(value)
         if len(values) != length:
             raise ValueError(f"{name}={values} has {len(values)} entries; n_stages={n_stages} asks for {length}.")
-        return _at_least(least, name, values)
+        return values if name in PER_AXIS else _at_least(least, name, values, values)
 
     def per_axis(name: str, values: Sequence) -> list[list[int]]:
         expanded = [list(maybe_convert_scalar_to_list(conv_op, value)) for value in values]
         if not expanded or any(len(value) != dim for value in expanded):
             raise ValueError(f"{name}={expanded} does not have a value an axis of {conv_op.__name__}.")
-        return _at_least(1, name, expanded)
+        return _at_least(1, name, expanded, [number for value in expanded for number in value])
 
     dim = convert_conv_op_to_dim(conv_op)
     features = per_stage("features_per_stage")
@@ -197,9 +200,8 @@ def _check_choices(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={given[name]!r} is neither true nor false.")
 
 
-def _at_least(least: int, name: str, values: list) -> list:
-    flat = [number for value in values for number in (value if isinstance(value, Sequence) else [value])]
-    if not all(type(number) is int and number >= least for number in flat):  # True is no number
+def _at_least(least: int, name: str, values: list, numbers: list) -> list:
+    if not all(type(number) is int and number >= least for number in numbers):  # True is no number
         raise ValueError(f"{name}={values} has entries that are not whole numbers of at least {least}.")
     return values
 

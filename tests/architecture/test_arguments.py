@@ -75,6 +75,12 @@ def test_default_dilations_fit_the_map_of_the_bottleneck_where_the_patch_is_know
         ({"fusion_heads": [1, 1, 3, 1]}, r"fusion_heads=\[1, 1, 3, 1\]: 3 does not divide the 16 encoder features"),
         ({"fusion_heads": [1, -1, 1, 1]}, "fusion_heads=.* has entries that are not whole numbers of at least 0"),
         ({"strides": [1, 0, 2, 2]}, "strides=.* has entries that are not whole numbers of at least 1"),
+        ({"fusion_heads": 2.0}, "fusion_heads=2.0 is neither a whole number nor a list"),
+        ({"strides": "1222"}, "strides='1222' is neither a whole number nor a list"),
+        (
+            {"fusion_heads": [[1], [1], [1], [1]]},
+            "fusion_heads=.* has entries that are not whole numbers of at least 0",
+        ),
         ({"fusion_heads": False}, "fusion_heads=.* has entries that are not whole numbers of at least 0"),
         ({"fusion_heads": [1, True, 1, 1]}, "fusion_heads=.* has entries that are not whole numbers of at least 0"),
         ({"context": "false"}, "context='false' is neither true nor false"),

@@ -93,7 +93,7 @@ def fresh(make_network) -> CFNet:
 
 @pytest.fixture(scope="module")
 def trained(make_network, mri) -> CFNet:
-    """After a few steps of nnU-Net's optimizer."""
+    """After a few steps of nnU-Net's optimizer: that parts are connected. docs/ablation.md has longer trainings."""
     network, (images, lesions) = make_network(), mri
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.9, nesterov=True)
     for _ in range(12):
