@@ -35,7 +35,8 @@ class Pairing(NamedTuple):
 
 
 # Enhancement is what T1ce shows and T1 does not, and oedema is told from fluid by FLAIR beside T2: with these pairs one
-# encoder forms either difference from its first conv on. docs/ablation.md has the evidence, from a phantom.
+# encoder forms either difference from its first conv on. On a phantom they were better in short trainings, and not told
+# apart from the published ones in longer ones (docs/ablation.md).
 CONTRAST_PAIRING = Pairing("the pairing (T1, T1ce) and (T2, FLAIR)", (("T1", "T1ce"), ("T2", "FLAIR")))
 PUBLISHED_PAIRING = Pairing("the paper's pairing (T1, T2) and (T1ce, FLAIR)", (("T1", "T2"), ("T1ce", "FLAIR")))
 
