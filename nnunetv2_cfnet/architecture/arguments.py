@@ -21,7 +21,6 @@ FINE_WIDTH = 1 / 2
 COARSE_WIDTH = 3 / 4
 # A stage is coarse where its activations (voxels x features) are at most this share of the finest stage's.
 COARSE_STAGE_SHARE = 1 / 32
-PER_AXIS = ("kernel_sizes", "strides")  # may have a value an axis for each stage
 SWITCHES = ("residual_encoders", "context", "communication", "recompute", "mask_missing_groups")
 
 
@@ -38,7 +37,7 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
     _check_choices(given)
     conv_op, n_stages = given["conv_op"], given["n_stages"]
 
-    def per_stage(name: str, default: Any = None, length: int = n_stages, least: int = 1) -> list:
+    def spelled_out(name: str, default: Any = None, length: int = n_stages) -> list:
         value = default if given[name] is None else given[name]
         if value is None:
             raise ValueError(f"{name} is None: give a value for each of n_stages={n_stages} stages.")
@@ -47,7 +46,11 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
         values = [value] * length if isinstance(value, int) else list(value)
         if len(values) != length:
             raise ValueError(f"{name}={values} has {len(values)} entries; n_stages={n_stages} asks for {length}.")
-        return values if name in PER_AXIS else _at_least(least, name, values, values)
+        return values
+
+    def per_stage(name: str, default: Any = None, length: int = n_stages, least: int = 1) -> list[int]:
+        values = spelled_out(name, default, length)
+        return _at_least(least, name, values, values)
 
     def per_axis(name: str, values: Sequence) -> list[list[int]]:
         expanded = [list(maybe_convert_scalar_to_list(conv_op, value)) for value in values]
@@ -57,8 +60,8 @@ def complete_arguments(given: Mapping[str, Any], patch_size: Sequence[int] | Non
 
     dim = convert_conv_op_to_dim(conv_op)
     features = per_stage("features_per_stage")
-    kernel_sizes = per_axis("kernel_sizes", per_stage("kernel_sizes"))
-    strides = per_axis("strides", per_stage("strides"))
+    kernel_sizes = per_axis("kernel_sizes", spelled_out("kernel_sizes"))
+    strides = per_axis("strides", spelled_out("strides"))
     by_convs = given["n_conv_per_stage"] is not None
     n_conv = per_stage("n_conv_per_stage") if by_convs else None
     n_blocks = None if by_convs else per_stage("n_blocks_per_stage")
@@ -105,7 +108,7 @@ def can_be_residual(n_conv_per_stage: int | Sequence[int], nonlin_first: bool) -
 
 
 def below_full_resolution(strides: Sequence[Sequence[int]]) -> list[bool]:
-    """Whether a stage is, where there are fusions and gates as published: what fusion_heads and others switch."""
+    """Whether a stage lies there: where fusion, fusion_heads and communication count, as published."""
     return [bool(stride > 1) for stride in np.cumprod(strides, axis=0).max(axis=1)]
 
 
